@@ -1,0 +1,60 @@
+"""Devices: distributed start-up, the mesh, where parameters live, host batches to global arrays."""
+
+import os
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mis_jax.errors import InputError
+
+# Set by launchers of several processes: SLURM, Cloud TPU pods, Open MPI.
+CLUSTER = ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES", "OMPI_COMM_WORLD_SIZE")
+SMALL = 2**14  # arrays of fewer elements are replicated
+
+
+def start(coordinator: str, processes: int, process: int) -> None:
+    """Joins the other processes of a run.
+
+    Without a coordinator's address a cluster is joined where JAX detects one (TPU pods, SLURM,
+    Kubernetes); on a single machine nothing happens.
+    """
+    if coordinator:
+        jax.distributed.initialize(coordinator, processes, process)
+    elif any(name in os.environ for name in CLUSTER):
+        jax.distributed.initialize()
+
+
+def make_mesh(fsdp: int) -> Mesh:
+    """All devices as a ('data', 'fsdp') mesh; `fsdp` of them share one copy of the parameters."""
+    devices = jax.device_count()
+    if fsdp < 1 or devices % fsdp:
+        raise InputError(
+            f"config.mesh.fsdp={fsdp} does not divide the {devices} devices of this run; "
+            "choose a divisor, or 1."
+        )
+    shape = (devices // fsdp, fsdp)
+    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def state_sharding(mesh: Mesh, shapes):
+    """Sharding per array: the largest axis that 'fsdp' divides is split, small arrays are not."""
+
+    def place(x) -> NamedSharding:
+        parts = mesh.shape["fsdp"]
+        axes = [i for i in np.argsort(x.shape)[::-1] if x.shape[i] % parts == 0]
+        if parts == 1 or not axes or x.size < SMALL:
+            return NamedSharding(mesh, PartitionSpec())
+        return NamedSharding(mesh, PartitionSpec(*[None] * int(axes[0]), "fsdp"))
+
+    return jax.tree.map(place, shapes)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Samples are spread over all devices."""
+    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
+    """This host's rows of a batch -> global arrays."""
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

@@ -1,0 +1,249 @@
+"""Plain Vision Transformer in NNX, with the attribute names of the PyTorch originals.
+
+The same blocks serve the feature extractors (DINO) and SimpleClick's backbone. Architecture after
+facebookresearch/dino `vision_transformer.py`: pre-norm, LayerNorm eps 1e-6, exact GELU.
+"""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+QUERY_CHUNK = 600  # queries at once on the CPU: keeps the scores of long sequences in the cache
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Sizes of a feature extractor: channels, blocks, heads, patch and pretraining grid side."""
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int
+    grid: int
+
+
+DINO = {
+    "dino-vits8": Variant(384, 12, 6, 8, 28),
+    "dino-vits16": Variant(384, 12, 6, 16, 14),
+    "dino-vitb8": Variant(768, 12, 12, 8, 28),
+    "dino-vitb16": Variant(768, 12, 12, 16, 14),
+}
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Softmax attention; [B, N, H, D] each, `mask` bool [B, N] of the keys that count.
+
+    On the CPU, `jax.nn.dot_product_attention` is about twice as slow as dividing after the second
+    product, in chunks of queries where there are many.
+    """
+    if jax.default_backend() != "cpu":
+        keys = None if mask is None else mask[:, None, None, :]
+        return jax.nn.dot_product_attention(q, k, v, mask=keys)
+    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q, k, v))  # [B, H, N, D]
+    bias = 0.0 if mask is None else jnp.where(mask, 0.0, -1e30)[:, None, None, :].astype(q.dtype)
+    length = q.shape[2]
+    if length <= 2 * QUERY_CHUNK:
+        return jnp.moveaxis(_attend(q, k, v, bias), 1, 2)
+    chunks = math.ceil(length / QUERY_CHUNK)
+    size = math.ceil(length / chunks)
+    padded = jnp.pad(q, ((0, 0), (0, 0), (0, chunks * size - length), (0, 0)))
+    queries = jnp.moveaxis(padded.reshape(*q.shape[:2], chunks, size, -1), 2, 0)
+    out = jax.lax.map(lambda chunk: _attend(chunk, k, v, bias), queries)
+    out = jnp.moveaxis(out, 0, 2).reshape(*q.shape[:2], chunks * size, -1)[:, :, :length]
+    return jnp.moveaxis(out, 1, 2)
+
+
+def _attend(q, k, v, bias):
+    scores = jnp.matmul(q * q.shape[-1] ** -0.5, jnp.swapaxes(k, -1, -2)) + bias
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    return jnp.matmul(weights, v) / weights.sum(-1, keepdims=True)
+
+
+class PatchConv(nnx.Module):
+    """Convolution whose stride is its kernel size: a reshape and one matrix product.
+
+    [B, H, W, I] -> [B, H/k, W/k, O]; `kernel` is [k, k, I, O].
+    """
+
+    def __init__(self, din: int, dout: int, size: int, *, dtype, kernel_init, bias_init, rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, din, dout), jnp.float32))
+        self.bias = nnx.Param(bias_init(rngs.params(), (dout,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k = self.kernel.shape[0]
+        b, c = x.shape[0], x.shape[3]
+        h, w = x.shape[1] // k, x.shape[2] // k
+        x = x[:, : h * k, : w * k].astype(self.dtype).reshape(b, h, k, w, k, c)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b * h * w, k * k * c)
+        kernel = self.kernel[...].astype(self.dtype).reshape(k * k * c, -1)
+        return (x @ kernel + self.bias[...].astype(self.dtype)).reshape(b, h, w, -1)
+
+
+def torch_uniform(fan_in: int):
+    """PyTorch's default initialisation of convolutions: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def patch_embed_init(dim: int, patch: int, channels: int = 3):
+    """MAE's initialisation: Xavier uniform of the kernel seen as a [p*p*channels, dim] matrix."""
+    bound = math.sqrt(6 / (dim + channels * patch * patch))
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class PatchEmbed(nnx.Module):
+    """Image [B, H, W, 3] -> patch tokens [B, H/p, W/p, D]."""
+
+    def __init__(self, patch: int, dim: int, *, dtype=jnp.float32, kernel_init=None, rngs):
+        kernel_init = kernel_init or patch_embed_init(dim, patch)
+        bias_init = torch_uniform(3 * patch * patch)
+        self.proj = PatchConv(
+            3, dim, patch, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.proj(x)
+
+
+class Linear(nnx.Linear):
+    """`nnx.Linear` over flattened tokens: twice as fast to differentiate on the CPU."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one packed projection, rows q, k, v."""
+
+    def __init__(self, dim: int, heads: int, *, dtype, rngs):
+        self.heads = heads
+        self.qkv = _linear(dim, 3 * dim, dtype, rngs)
+        self.proj = _linear(dim, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        b, n, dim = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads)
+        out = attention(qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], mask)
+        return self.proj(out.reshape(b, n, dim))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, dim: int, *, dtype, rngs):
+        self.fc1 = _linear(dim, 4 * dim, dtype, rngs)
+        self.fc2 = _linear(4 * dim, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block; tokens [B, N, D]."""
+
+    def __init__(self, dim: int, heads: int, *, dtype=jnp.float32, rngs):
+        self.norm1 = _layer_norm(dim, dtype, rngs)
+        self.attn = Attention(dim, heads, dtype=dtype, rngs=rngs)
+        self.norm2 = _layer_norm(dim, dtype, rngs)
+        self.mlp = Mlp(dim, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x = x + self.attn(self.norm1(x), mask)
+        return x + self.mlp(self.norm2(x))
+
+
+class ViT(nnx.Module):
+    """DINO's Vision Transformer; 150 parameters named as in its state dict."""
+
+    def __init__(self, variant: Variant, *, dtype=jnp.float32, rngs):
+        v = variant
+        self.cls_token = nnx.Param(_normal(rngs, (1, 1, v.dim)))
+        self.pos_embed = nnx.Param(_normal(rngs, (1, 1 + v.grid**2, v.dim)))
+        self.patch_embed = PatchEmbed(v.patch, v.dim, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List([Block(v.dim, v.heads, dtype=dtype, rngs=rngs)
+                                for _ in range(v.depth)])
+        self.norm = _layer_norm(v.dim, dtype, rngs)
+
+    def __call__(
+        self,
+        image: jax.Array,
+        pos_embed: jax.Array,
+        mask: jax.Array | None = None,
+        final_norm: bool = True,
+    ) -> jax.Array:
+        """Patch features of normalised images.
+
+        Args:
+            image: float [B, H, W, 3], ImageNet-normalised, sides multiples of the patch.
+            pos_embed: float [B or 1, 1 + h*w, D], see `resize_pos_embed`.
+            mask: bool [B, 1 + h*w] of the tokens that count; None: all.
+            final_norm: False returns the tokens before the last LayerNorm.
+
+        Returns:
+            [B, h, w, D], the class token dropped.
+        """
+        x = self.patch_embed(image)
+        b, h, w, dim = x.shape
+        cls = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (b, 1, dim))
+        x = jnp.concatenate([cls, x.reshape(b, h * w, dim)], 1) + pos_embed.astype(x.dtype)
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.norm(x) if final_norm else x
+        return x[:, 1:].reshape(b, h, w, dim)
+
+
+def resize_pos_embed(
+    pos_embed: jax.Array, grid: tuple[int, int], mode: str = "bicubic_offset"
+) -> jax.Array:
+    """Position embeddings [1, 1 + g*g, D] for another grid: [1, 1 + h*w, D], the class row kept.
+
+    Modes: "bicubic_offset" is DINO's (PyTorch bicubic, scale factor (h + 0.1) / g, sampling
+    positions from that factor); "bicubic" samples at g / h exactly (MAE, SimpleClick); "bilinear"
+    is what the MIS paper says. None of them antialiases.
+    """
+    side = math.isqrt(pos_embed.shape[1] - 1)
+    if grid == (side, side):
+        return pos_embed
+    if mode not in ("bicubic_offset", "bicubic", "bilinear"):
+        raise ValueError(f'pos_interp "{mode}": must be bicubic_offset, bicubic or bilinear')
+    dim = pos_embed.shape[-1]
+    offset = 0.1 if mode == "bicubic_offset" else 0.0
+    table = jax.image.scale_and_translate(
+        pos_embed[0, 1:].reshape(side, side, dim),
+        (*grid, dim),
+        (0, 1),
+        jnp.asarray([(n + offset) / side for n in grid], jnp.float32),
+        jnp.zeros(2, jnp.float32),
+        "bilinear" if mode == "bilinear" else "cubic-pytorch",
+        antialias=False,
+    )
+    return jnp.concatenate([pos_embed[:, :1], table.reshape(1, -1, dim)], 1)
+
+
+def sincos_pos_embed(dim: int, side: int) -> np.ndarray:
+    """Fixed 2-D sine-cosine table [1, 1 + side*side, dim] float32, the class row zero (MAE)."""
+    omega = 10000.0 ** -(np.arange(dim // 4) / (dim / 4))
+    angles = np.arange(side)[:, None] * omega
+    axis = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # [side, dim/2]
+    columns = np.broadcast_to(axis[None], (side, side, dim // 2))
+    rows = np.broadcast_to(axis[:, None], (side, side, dim // 2))
+    table = np.concatenate([columns, rows], -1).reshape(side * side, dim)
+    return np.concatenate([np.zeros((1, dim)), table])[None].astype(np.float32)
+
+
+def _linear(din: int, dout: int, dtype, rngs) -> Linear:
+    init = nnx.initializers.xavier_uniform()
+    return Linear(din, dout, dtype=dtype, kernel_init=init, rngs=rngs)
+
+
+def _layer_norm(dim: int, dtype, rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(dim, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def _normal(rngs, shape) -> jax.Array:
+    return 0.02 * jax.random.normal(rngs.params(), shape, jnp.float32)

@@ -1,0 +1,238 @@
+"""Random crop of an image and its proposal: one affine warp, one colour table.
+
+The published chain (isegm/data/base.py of SimpleClick over albumentations 0.5.2) resizes, flips,
+turns, shifts, rotates, pads and crops whole images, one step after the other. Here the same
+parameters are drawn and composed into one matrix, the mask is cut first, straight from the grid
+of patches, and only an accepted crop costs a decoded image. Two things differ, both at the edge of
+the image: it fades to black over one pixel, and what a shift moves beyond its old frame is cut off
+by the crop alone, not by the frame.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numba import njit
+
+from mis_jax.errors import InputError
+
+ANGLE = 3.0  # degrees, largest small rotation either way
+SHIFT = 0.03  # of the side, largest shift either way
+CONTRAST = (-0.15, 0.4)  # range added to a contrast of 1
+BRIGHTNESS = (-0.25, 0.25)  # of 255
+RGB_SHIFT = 10.0  # grey levels, largest shift of a channel either way
+MAX_ROUNDS = 1000  # a proposal that no crop can show must not hang the stream
+
+_DECODE = {  # reading at 1/f of the size, for each f
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class Crop(NamedTuple):
+    """One accepted draw: where the crop lies in its image, its mask and its colours."""
+
+    matrix: np.ndarray  # float64 [3, 3], (x, y, 1) of a crop pixel -> (x, y, 1) in the image
+    scale: float  # crop pixels per image pixel
+    mask: np.ndarray  # uint8 [crop, crop], 1 where the proposal is, 0 also outside the image
+    table: np.ndarray  # uint8 [3, 256], the new value of every value of R, G and B
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """The distribution of crops; the published one is in `mis_jax.config`.
+
+    Attributes:
+        crop: side of the square crop, pixels.
+        scale: range of the uniform resize.
+        flip: probability of drawing one of the flips up-down, left-right, both.
+        flip_vertical: False leaves left-right as the only flip.
+        rotate90: probability of drawing a turn by 0, 90, 180 or 270 degrees.
+        shift_scale_rotate: probability of a small shift and rotation.
+        brightness_contrast: probability of changing both.
+        rgb_shift: probability of shifting each channel.
+        keep_background: probability of accepting a crop that shows nothing of the proposal.
+    """
+
+    crop: int
+    scale: tuple[float, float]
+    flip: float
+    flip_vertical: bool
+    rotate90: float
+    shift_scale_rotate: float
+    brightness_contrast: float
+    rgb_shift: float
+    keep_background: float
+
+    def draw(self, rng: np.random.Generator, proposal: np.ndarray, height: int, width: int) -> Crop:
+        """Draws until the crop shows some of `proposal`, bool [h, w] on the grid of patches.
+
+        `height` and `width` are the image's, in pixels; its colours are not needed yet (`cut`).
+        """
+        for _ in range(MAX_ROUNDS):
+            matrix, scale = self.draw_matrix(rng, height, width)
+            mask = warp_mask(proposal, matrix, height, width, self.crop)
+            if rng.random() < self.keep_background or mask.any():
+                break
+        return Crop(matrix, scale, mask, self.draw_table(rng))
+
+    def draw_matrix(
+        self, rng: np.random.Generator, height: int, width: int
+    ) -> tuple[np.ndarray, float]:
+        """Draws `Crop.matrix` and `Crop.scale`.
+
+        Every step multiplies its map from output to input pixels on the right, so the product
+        takes a pixel of the crop back to one of the image.
+        """
+        scale = rng.uniform(*self.scale)
+        h, w = max(round(height * scale), 1), max(round(width * scale), 1)
+        matrix = _stretch(width / w, height / h)
+        if rng.random() < self.flip:
+            code = rng.integers(-1, 2) if self.flip_vertical else 1  # 0 up-down, -1 both
+            matrix = matrix @ _flip(h, w, up_down=code <= 0, left_right=code != 0)
+        if rng.random() < self.rotate90:
+            for _ in range(rng.integers(4)):  # quarter turns, counter-clockwise
+                matrix = matrix @ np.array([[0, -1, w - 1], [1, 0, 0], [0, 0, 1.0]])
+                h, w = w, h
+        if rng.random() < self.shift_scale_rotate:
+            forward = cv2.getRotationMatrix2D((w / 2, h / 2), rng.uniform(-ANGLE, ANGLE), 1.0)
+            forward[:, 2] += rng.uniform(-SHIFT, SHIFT, 2) * (w, h)
+            matrix = matrix @ np.vstack([cv2.invertAffineTransform(forward), (0, 0, 1)])
+        top, left = (_start(side, self.crop, rng.random()) for side in (h, w))
+        return matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]]), scale
+
+    def draw_table(self, rng: np.random.Generator) -> np.ndarray:
+        """Draws `Crop.table`: brightness and contrast, then a shift of each channel.
+
+        Both steps truncate to uint8, as they do when they pass over the image one by one.
+        """
+        table = np.arange(256, dtype=np.uint8)
+        if rng.random() < self.brightness_contrast:
+            alpha, beta = 1 + rng.uniform(*CONTRAST), rng.uniform(*BRIGHTNESS)
+            levels = table * np.float32(alpha) + np.float32(beta * 255)
+            table = np.clip(levels, 0, 255).astype(np.uint8)
+        if rng.random() < self.rgb_shift:
+            shift = rng.uniform(-RGB_SHIFT, RGB_SHIFT, (3, 1)).astype(np.float32)
+            return np.clip(table + shift, 0, 255).astype(np.uint8)
+        return np.tile(table, (3, 1))
+
+
+def warp_mask(
+    proposal: np.ndarray, matrix: np.ndarray, height: int, width: int, crop: int
+) -> np.ndarray:
+    """Cuts a crop out of `proposal`, bool [h, w] on the grid of patches.
+
+    Equals enlarging it to the image by cv2's INTER_NEAREST and warping that with INTER_NEAREST
+    and a border of 0, except where a coordinate is a tie. Returns uint8 [crop, crop] of 0 and 1.
+    """
+    rows, cols = _patches(proposal.shape[0], height), _patches(proposal.shape[1], width)
+    mask = np.zeros((crop, crop), np.uint8)
+    _look_up(proposal.view(np.uint8), rows, cols, matrix, mask)
+    return mask
+
+
+def cut(encoded: bytes, crop: Crop, height: int, width: int) -> np.ndarray:
+    """Decodes an image and cuts its crop, uint8 [crop, crop, 3] RGB.
+
+    What lies outside the image is black before the colours change, as in the published chain. A
+    crop at half the scale or less reads the image at 1/2, 1/4 or 1/8 of its size, which costs less
+    and aliases less. Raises `InputError` if `encoded` is no image of `height` x `width`.
+    """
+    reduction = max(f for f in _DECODE if f == 1 or f * crop.scale <= 1)
+    pixels = _decode(encoded, reduction)
+    h, w = pixels.shape[:2]
+    if abs(h - height / reduction) >= 1 or abs(w - width / reduction) >= 1:
+        raise InputError(f"its image is not of {height} x {width} pixels")
+    exact = reduction == 1 or encoded[:2] == b"\xff\xd8"  # a JPEG's last pixel may reach beyond
+    to_pixels = _stretch(*[1 / reduction] * 2) if exact else _stretch(w / width, h / height)
+    matrix = (to_pixels @ crop.matrix)[:2]
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    image = cv2.warpAffine(pixels, matrix, crop.mask.shape, flags=flags)
+    _recolour(image, crop.table)
+    return image
+
+
+def _decode(encoded: bytes, reduction: int) -> np.ndarray:
+    """Pixels in BGR as they are stored, orientation tags ignored as in `images.decode`."""
+    flags = _DECODE[reduction] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error as error:
+        raise InputError(f"its image cannot be decoded ({error.err})") from error
+    if pixels is None:
+        raise InputError("its image cannot be decoded")
+    return pixels
+
+
+def _stretch(x: float, y: float) -> np.ndarray:
+    """Multiplies positions by (x, y), where pixel i is the interval [i, i + 1) as in cv2.resize."""
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+
+
+def _flip(height: int, width: int, *, up_down: bool, left_right: bool) -> np.ndarray:
+    x, y = (-1 if left_right else 1), (-1 if up_down else 1)
+    right, bottom = (width - 1 if left_right else 0), (height - 1 if up_down else 0)
+    return np.array([[x, 0, right], [0, y, bottom], [0, 0, 1.0]])
+
+
+def _start(side: int, crop: int, u: float) -> int:
+    """First pixel of the crop along a side that is padded on both ends if it is too short."""
+    return int((side - crop) * u) if side >= crop else -((crop - side) // 2)
+
+
+@functools.lru_cache(maxsize=1024)
+def _patches(patches: int, pixels: int) -> np.ndarray:
+    """Patch of pixels -1..pixels along a side, int32, by the rule of cv2's INTER_NEAREST.
+
+    The pixel before and the one after the image are for coordinates that round to either side.
+    """
+    patch = (np.arange(-1, pixels + 1) * (1 / (pixels / patches))).astype(np.int32)
+    return np.clip(patch, 0, patches - 1)
+
+
+@njit(nogil=True, cache=True)
+def _look_up(
+    proposal: np.ndarray, rows: np.ndarray, cols: np.ndarray, matrix: np.ndarray, out: np.ndarray
+) -> None:
+    """Writes the proposal at the image pixel nearest to matrix @ (x, y, 1) into out[y, x].
+
+    Each row first finds the part of it that lies in the image, then walks there in steps of
+    2**-32 pixels, which is twice as fast as floating point with a test at every pixel.
+    """
+    unit = 2.0**32
+    right, down = np.int64(matrix[0, 0] * unit), np.int64(matrix[1, 0] * unit)
+    for y in range(out.shape[0]):
+        u = matrix[0, 1] * y + matrix[0, 2] + 0.5
+        v = matrix[1, 1] * y + matrix[1, 2] + 0.5
+        first, last = _inside(matrix[0, 0], u, len(cols) - 2, 0.0, float(out.shape[1]))
+        first, last = _inside(matrix[1, 0], v, len(rows) - 2, first, last)
+        col = np.int64((u + matrix[0, 0] * first + 1) * unit)
+        row = np.int64((v + matrix[1, 0] * first + 1) * unit)
+        for x in range(int(first), int(last)):
+            out[y, x] = proposal[rows[row >> 32], cols[col >> 32]]
+            col += right
+            row += down
+
+
+@njit(nogil=True, cache=True)
+def _inside(slope: float, start: float, size: int, first: float, last: float) -> tuple:
+    """The part of first..last - 1 where 0 <= slope * x + start < size."""
+    if abs(slope) < 1e-9:
+        return (first, last) if 0 <= start < size else (first, first)
+    a, b = -start / slope, (size - start) / slope
+    return max(first, np.ceil(min(a, b))), min(last, np.ceil(max(a, b)))
+
+
+@njit(nogil=True, cache=True)
+def _recolour(image: np.ndarray, table: np.ndarray) -> None:
+    """BGR -> RGB through the table, in place: one pass where cv2.LUT needs two and more time."""
+    for y in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            blue, green, red = image[y, x]
+            image[y, x, 0] = table[0, red]
+            image[y, x, 1] = table[1, green]
+            image[y, x, 2] = table[2, blue]

@@ -30,15 +30,14 @@ SMOOTHING_FLOOR = 0.5  # the least such step, Lab units: JPEG noise in flat area
 def embedded(image: np.ndarray, stride: int = 8) -> np.ndarray:
     """Features of the square cells of an image, `stride` pixels wide.
 
-    Takes uint8 [H, W, 3] RGB of any size; the last row and column of cells may reach beyond the
-    image, which is reflected there. The same on any number of threads; the GIL is released.
+    Takes uint8 [H, W, 3] RGB of any size; sides that are no multiple of `stride` are first stretched
+    to the next one, as for the ViTs. The same on any number of threads; the GIL is released.
 
     Returns:
       float32 [ceil(H / stride), ceil(W / stride), 38]: 32 colour, 4 gradient, 2 position channels.
     """
-    below, right = (-side % stride for side in image.shape[:2])
-    image = cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REFLECT_101)
-    height, width = image.shape[0] // stride, image.shape[1] // stride
+    height, width = (-(-side // stride) for side in image.shape[:2])
+    image = cv2.resize(image, (width * stride, height * stride), interpolation=cv2.INTER_LINEAR)
     lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     lab[..., 0] *= LIGHTNESS
     colours = _colours(cv2.resize(lab, (2 * width, 2 * height), interpolation=cv2.INTER_AREA))

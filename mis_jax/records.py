@@ -125,7 +125,7 @@ class ShardWriter:
     def __init__(self, path: str | Path) -> None:
         self._path = Path(path)
         self._partial = Path(f"{path}.{secrets.token_hex(4)}.partial")
-        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1")
+        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
 
     def __enter__(self) -> "ShardWriter":
         return self

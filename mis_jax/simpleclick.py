@@ -51,7 +51,7 @@ VARIANTS = {
     "xTiny": Variant(160, 8, 4, 16, (96, 192, 288, 384), 128, 2),
     # Ours: S between xTiny and B, and Nano for training from nothing on two CPU cores.
     "S": Variant(384, 12, 6, 16, (96, 192, 384, 768), 192, 6),
-    "Nano": Variant(128, 8, 4, 8, (32, 64, 128, 256), 64, 4, window=64),
+    "Nano": Variant(96, 6, 3, 8, (24, 48, 96, 192), 32, 3, window=48),
 }
 
 

@@ -1,0 +1,136 @@
+"""The losses against loops over pixels and neighbours, in float64."""
+
+import itertools
+import math
+
+import jax
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from mis_jax import losses
+
+WEIGHTS = np.array([[0.299, 0.587, 0.114], [-0.147, -0.289, 0.436], [0.615, -0.515, -0.100]])
+PAPER = {
+    "smooth_on": "probs",
+    "kernel": 5,
+    "dilation": 1,
+    "square_sigma": True,
+    "yuv": "correct",
+    "reduction": "sum",
+}
+
+
+def loop_smoothness(
+    logits,
+    image,
+    smooth_on="logits",
+    kernel=3,
+    dilation=2,
+    square_sigma=False,
+    yuv="official_transposed",
+    reduction="mean",
+    sigma_xy=16.0,
+    sigma_luma=16.0,
+    sigma_chroma=8.0,
+):
+    """Pixel by pixel, neighbour by neighbour, borders by clamping coordinates."""
+    batch, height, width = logits.shape
+    values = 1 / (1 + np.exp(-logits.astype("d"))) if smooth_on == "probs" else logits.astype("d")
+    colour = image.astype("d") @ (WEIGHTS.T if yuv == "correct" else WEIGHTS)
+    power = 2 if square_sigma else 1
+    steps = [dilation * (i - kernel // 2) for i in range(kernel)]
+    total = 0.0
+    for b, y, x in itertools.product(range(batch), range(height), range(width)):
+        terms = []
+        for dy, dx in itertools.product(steps, steps):
+            if (dy, dx) == (0, 0):
+                continue
+            v, u = min(max(y + dy, 0), height - 1), min(max(x + dx, 0), width - 1)
+            difference = colour[b, y, x] - colour[b, v, u]
+            weight = math.exp(
+                -((y - v) ** 2 + (x - u) ** 2) / (2 * sigma_xy**power)
+                - difference[0] ** 2 / (2 * sigma_luma**power)
+                - (difference[1] ** 2 + difference[2] ** 2) / (2 * sigma_chroma**power)
+            )
+            terms.append(weight * (values[b, y, x] - values[b, v, u]) ** 2)
+        total += np.mean(terms)
+    return total / batch / (1 if reduction == "sum" else height * width)
+
+
+def sample(seed=0, shape=(2, 6, 7), contrast=30.0):
+    """Logits, and an image of neighbours alike enough for the weights to matter."""
+    rng = np.random.default_rng(seed)
+    image = np.clip(128 + contrast * rng.normal(size=(*shape, 3)), 0, 255)
+    return rng.normal(scale=2, size=shape).astype("f"), image.astype("f")
+
+
+def test_smoothness_of_the_public_code():
+    """Made by running the public code's SmoothLoss."""
+    y, x = np.mgrid[:6, :6]
+    logits = ((3 * y + 5 * x) % 7) / 2 - 1
+    image = np.stack([4 * ((2 * y + x) % 5), 4 * ((y + 3 * x) % 4), 4 * ((y * x) % 6)], -1)
+    actual = losses.smoothness(logits[None].astype("f"), image[None].astype("f"))
+    np.testing.assert_allclose(actual, 0.1533237099647522, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{}, *({k: v} for k, v in PAPER.items()), PAPER, {"kernel": 5}, {"dilation": 3},
+     {"sigma_xy": 2.0}, {"sigma_luma": 50.0}, {"sigma_chroma": 50.0}],
+    ids=str,
+)  # fmt: skip
+def test_smoothness_is_the_loop(switches):
+    logits, image = sample(contrast=4)
+    expected = loop_smoothness(logits, image, **switches)
+    if switches:
+        assert abs(expected - loop_smoothness(logits, image)) > 1e-3 * expected  # it matters
+    np.testing.assert_allclose(losses.smoothness(logits, image, **switches), expected, rtol=2e-5)
+
+
+def test_smoothness_of_strong_contrasts():
+    """Differences of 255 levels: tiny weights, no overflow."""
+    logits, image = sample(1, contrast=300)
+    actual = losses.smoothness(logits, image, square_sigma=True)
+    expected = loop_smoothness(logits, image, square_sigma=True)
+    np.testing.assert_allclose(actual, expected, rtol=2e-5)
+
+
+def test_smoothness_of_a_map_smaller_than_its_reach():
+    logits, image = sample(2, (1, 1, 3), contrast=4)
+    expected = loop_smoothness(logits, image)
+    np.testing.assert_allclose(losses.smoothness(logits, image), expected, rtol=2e-5)
+
+
+def test_bce():
+    rng = np.random.default_rng(3)
+    logits = rng.normal(scale=4, size=(3, 5, 4)).astype("f")
+    target = (rng.random((3, 5, 4)) < 0.4).astype("f")
+    prob = 1 / (1 + np.exp(-logits.astype("d")))
+    expected = -np.mean(target * np.log(prob) + (1 - target) * np.log(1 - prob))
+    np.testing.assert_allclose(losses.bce(logits, target), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("logit", "target", "expected"), [(1e4, 0, 1e4), (-1e4, 1, 1e4),
+                                                           (1e4, 1, 0), (-1e4, 0, 0)])  # fmt: skip
+def test_bce_of_extreme_logits(logit, target, expected):
+    loss, grad = jax.value_and_grad(losses.bce)(np.full((1, 2, 2), logit, "f"), np.float32(target))
+    assert loss == expected
+    np.testing.assert_allclose(grad, np.full((1, 2, 2), np.sign(expected * logit) / 4))
+
+
+@pytest.mark.parametrize("switches", [{}, PAPER], ids=["code", "paper"])
+def test_gradients(switches):
+    """By finite differences in float64; what the neighbours give back is part of the gradient."""
+    logits, image = sample(4, (1, 4, 5), contrast=4)
+    target = (logits[:, ::-1] > 0).astype("d")
+    with jax.enable_x64(True):
+        smooth = lambda x: losses.smoothness(x, image, **switches)  # noqa: E731
+        check_grads(lambda x: losses.bce(x, target), (logits,), 1, ["rev"], 1e-2, 1e-2, 1e-2)
+        grad = np.asarray(jax.grad(smooth)(logits), "d")
+    for at in itertools.product(range(1), range(4), range(5)):
+        step = np.zeros_like(logits)
+        step[at] = 1e-2
+        up, down = (loop_smoothness(logits.astype("d") + s, image, **switches)
+                    for s in (step, -step))  # fmt: skip
+        np.testing.assert_allclose(grad[at], (up - down) / 2e-2, rtol=1e-3, atol=1e-4)

@@ -1,0 +1,39 @@
+"""Draws the learning curve of a run from its metrics.jsonl.
+
+    python tools/plot_run.py RUN/metrics.jsonl learning_curve.png
+"""
+
+import json
+import sys
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def main(source: str, target: str, window: int = 50) -> None:
+    """Plots means over `window` steps of the loss and of the IoU with the training proposals."""
+    with open(source) as file:
+        lines = [json.loads(line) for line in file]
+    count = len(lines) // window * window
+    if not count:
+        sys.exit(f"{source} holds {len(lines)} steps; {window} are needed for one point.")
+    column = lambda key: np.reshape([line[key] for line in lines[:count]], (-1, window)).mean(1)  # noqa: E731
+    steps = column("step")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axis, keys in zip(axes, (("loss", "bce"), ("iou",)), strict=True):
+        for key in keys:
+            axis.plot(steps, column(key), label=key)
+        axis.set_xlabel(f"step (means of {window})")
+        axis.grid(alpha=0.3)
+        axis.legend()
+    axes[1].set_title("IoU with the sampled proposals, after 0 to 3 simulated clicks", fontsize=9)
+    figure.savefig(target, dpi=120)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

@@ -1,9 +1,11 @@
-"""Draws the learning curve of a run from its metrics.jsonl.
+"""Draws the learning curve of a run from its metrics.jsonl, and writes its points as CSV.
 
-    python tools/plot_run.py RUN/metrics.jsonl learning_curve.png
+python tools/plot_run.py RUN/metrics.jsonl learning_curve.png
 """
 
+import csv
 import json
+import pathlib
 import sys
 
 import matplotlib
@@ -21,16 +23,19 @@ def main(source: str, target: str, window: int = 50) -> None:
     if not count:
         sys.exit(f"{source} holds {len(lines)} steps; {window} are needed for one point.")
     column = lambda key: np.reshape([line[key] for line in lines[:count]], (-1, window)).mean(1)  # noqa: E731
-    steps = column("step")
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axis, keys in zip(axes, (("loss", "bce"), ("iou",)), strict=True):
         for key in keys:
-            axis.plot(steps, column(key), label=key)
+            axis.plot(column("step"), column(key), label=key)
         axis.set_xlabel(f"step (means of {window})")
         axis.grid(alpha=0.3)
         axis.legend()
     axes[1].set_title("IoU with the sampled proposals, after 0 to 3 simulated clicks", fontsize=9)
     figure.savefig(target, dpi=120)
+    names = ("step", "seconds", "loss", "bce", "smooth", "iou", "grad_norm", "lr")
+    with pathlib.Path(target).with_suffix(".csv").open("w", newline="") as file:
+        rows = zip(*(column(name) for name in names), strict=True)
+        csv.writer(file).writerows([names, *([f"{v:.6g}" for v in row] for row in rows)])
 
 
 if __name__ == "__main__":

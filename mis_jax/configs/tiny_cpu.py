@@ -1,7 +1,10 @@
-"""The whole flow on two CPU cores, from nothing: a Nano model on 96-pixel crops, about an hour.
+"""Your own photos on two CPU cores, from nothing: a Nano model on 96-pixel crops, about an hour.
 
     mis-jax train photos --workdir runs/tiny --config tiny_cpu
     mis-jax evaluate runs/tiny --datasets grabcut=GrabCut
+
+With 3,670 photos of COCO, ImageNet and BSDS500 and the embedded descriptor: 57,600 samples, 41
+minutes on two busy cores; GrabCut NoC@85/90 of 10.2/13.0 (results/tiny_cpu).
 """
 
 from mis_jax import config
@@ -17,5 +20,7 @@ def get_config():
     c.optim.update(batch_size=16, steps=3600, lr=1e-3, warmup=200, ema=0.998, clip=1.0)
     c.optim.update(milestones=(2400, 3000, 3400), decay=0.3)
     c.train.update(color_aug=False, checkpoint_every=200)
-    c.eval.update(size=96, davis_size=144)
+    # Twice the crop's tokens at inference: chosen on made-up scenes, where 96 takes 9.7 clicks to
+    # IoU 85, 144 takes 7.1, 192 takes 7.5 and 240 takes 8.3.
+    c.eval.update(size=144, davis_size=192)
     return c

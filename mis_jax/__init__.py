@@ -1,4 +1,4 @@
-"""Click-based segmentation learnt from unlabelled images: merge trees, simulated clicks, SimpleClick."""
+"""Click-based segmentation from unlabelled images: merge trees, simulated clicks, SimpleClick."""
 
 import importlib
 

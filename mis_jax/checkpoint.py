@@ -4,81 +4,209 @@ A run folder holds `config.json`, `metrics.jsonl` and `checkpoints/STEP/{params,
 step appears under its name only when it is complete, so a killed save leaves the one before it.
 """
 
+import contextlib
+import errno
 import json
+import os
 import pathlib
+import time
+from collections.abc import Iterator, Mapping
 
 import jax
-import numpy as np
+import safetensors
+import safetensors.numpy
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
-from mis_jax import simpleclick
+from mis_jax import config as configs
+from mis_jax import records, simpleclick, weights
 from mis_jax.errors import InputError
 
 
 def checkpointer(run: pathlib.Path, every: int, keep: int) -> ocp.training.Checkpointer:
-    """Saves every `every` steps and keeps the last `keep`; use it in a `with` statement."""
+    """Saves every `every` steps and keeps the last `keep`; use it in a `with` statement.
+
+    It removes what killed saves left.
+    """
     return ocp.training.Checkpointer(
         (run / "checkpoints").absolute(),
         save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(every),
         preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+        cleanup_tmp_directories=True,
     )
+
+
+# TensorStore and Orbax have an error of the disk in the text of one of their own.
+CODES = errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO
+
+
+@contextlib.contextmanager
+def writing(run: pathlib.Path) -> Iterator[None]:
+    """What Orbax raises about the disk, in various ways and late, becomes an `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        found = [reason for reason in map(os.strerror, CODES) if reason in str(error)]
+        if isinstance(error, InputError) or getattr(error, "filename", None) or not found:
+            raise
+        raise InputError(
+            f"{run} cannot be written ({found[0]}); its last complete checkpoint is kept: make "
+            "room or mend the disk, and the same command goes on from it."
+        ) from error
 
 
 def write_config(run: pathlib.Path, config: ConfigDict) -> None:
     """Writes the run's config, whole or not at all."""
-    temporary = run / "config.json.partial"
-    temporary.write_text(json.dumps(config.to_dict(), indent=1) + "\n")
-    temporary.replace(run / "config.json")
+    records.write_file(run / "config.json", json.dumps(config.to_dict(), indent=1) + "\n")
 
 
 def read_config(run: pathlib.Path) -> ConfigDict:
-    """The config a run was started with."""
+    """The config a run was started with; tuples come back as lists."""
     try:
-        return ConfigDict(json.loads((run / "config.json").read_text()))
-    except FileNotFoundError:
+        return _parse_config((run / "config.json").read_text(), f"{run}/config.json")
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{run} holds no config.json, so it is no training run; give the folder that "
             "`mis-jax train --workdir` was given."
         ) from None
-    except json.JSONDecodeError as error:
-        raise InputError(f"{run}/config.json is damaged ({error}).") from None
+
+
+def _parse_config(text: str, where: str) -> ConfigDict:
+    try:
+        config = ConfigDict(json.loads(text))
+        configs.check(config)
+    except (ValueError, TypeError, AttributeError) as error:  # InputError is a ValueError
+        text = str(error).rstrip(".")
+        raise InputError(f"{where} is damaged or of another version ({text}).") from None
+    return config
+
+
+def agree(run: pathlib.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
+    """Raises `InputError` where a run that is there has another config.
+
+    Fields may differ whose names start with one of `free`, such as "optim.steps" or "eval.".
+    """
+    if not (run / "config.json").exists():
+        return
+    old = configs.fields(read_config(run))
+    new = configs.fields(ConfigDict(json.loads(json.dumps(config.to_dict()))))
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name) and not name.startswith(free):
+            raise InputError(
+                f"{run} was started with config.{name}={old.get(name)!r}, and now it is "
+                f"{new.get(name)!r}; resume it with the same value, or give another --workdir."
+            )
+
+
+class MetricLog:
+    """Appends one JSON line a step; lines after the resumed step are taken back first."""
+
+    def __init__(self, path: pathlib.Path, step: int):
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if _step_of(line) <= step]
+        records.write_file(path, "".join(line + "\n" for line in kept))
+        self._file = path.open("a", buffering=1)
+        self._start = time.monotonic()
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds a line with the seconds since this process began to train."""
+        seconds = round(time.monotonic() - self._start, 3)
+        self._file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
+
+
+def _step_of(line: str) -> float:
+    """The step of a metrics line; a line that a kill cut short belongs to no step."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, KeyError):
+        return float("inf")
 
 
 def latest_step(run: pathlib.Path) -> int:
     """The newest complete checkpoint's step."""
-    with ocp.training.Checkpointer((run / "checkpoints").absolute()) as saved:
-        if saved.latest is None:
-            raise InputError(f"{run} holds no checkpoint yet; let `mis-jax train` reach one.")
-        return saved.latest.step
+    folder = run / "checkpoints"
+    names = os.listdir(folder) if folder.is_dir() else []
+    steps = [int(name) for name in names if name.isdigit()]
+    if not steps:
+        raise InputError(f"{run} holds no checkpoint yet; let `mis-jax train` reach one.")
+    return max(steps)
 
 
-def load(run: str | pathlib.Path) -> tuple[ConfigDict, dict]:
-    """Config and parameters of the newest checkpoint, on one device, for inference.
+def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
+    """Config and parameters for inference, on one device: of a run, or of a file by `export`.
 
-    Where a running mean of the parameters was kept (`config.optim.ema`), it is what comes back.
+    Of a run it is the newest checkpoint; where a running mean of the parameters was kept
+    (`config.optim.ema`), it is what comes back.
 
     Raises:
         InputError: not a run, no checkpoint, or parameters of other shapes than the config's model.
     """
-    run = pathlib.Path(run)
-    config = read_config(run)
-    step = latest_step(run)
+    source = pathlib.Path(source)
+    if source.suffix == ".safetensors":
+        return _load_file(source)
+    config = read_config(source)
     item = "ema" if config.optim.ema else "params"
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
-        simpleclick.shapes(config.model.variant, config.model.patch, config.data.crop),
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _shapes(config)
     )
-    check_shapes(run / "checkpoints" / str(step), item, shapes)
-    with ocp.training.Checkpointer((run / "checkpoints").absolute()) as saved:
-        return config, saved.load_checkpointables(step, {item: shapes})[item]
+    return config, restore(source, latest_step(source), {item: abstract})[item]
 
 
-def check_shapes(folder: pathlib.Path, item: str, shapes) -> None:
-    """Raises `InputError` where a saved item's arrays are not those of `shapes`."""
-    metadata = ocp.checkpointables_metadata(folder).metadata[item]
-    saved, wanted = _flat(metadata), _flat(shapes)
+def export(run: str | pathlib.Path, file: str | pathlib.Path) -> None:
+    """Writes what `load(run)` gives into one .safetensors file, with PyTorch's names and layouts.
+
+    Such a file is all that `mis_jax.Predictor.load` and `mis-jax evaluate` need.
+    """
+    config, params = load(run)
+    file, partial = pathlib.Path(file), pathlib.Path(f"{file}.partial")
+    if file.suffix != ".safetensors":
+        raise InputError(f"{file}: the name of an exported file ends in .safetensors.")
+    metadata = {"mis_jax": json.dumps(config.to_dict())}
+    safetensors.numpy.save_file(weights.unport(params), partial, metadata)
+    partial.replace(file)
+
+
+def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
+    tensors = weights.load_state_dict(file)
+    with safetensors.safe_open(file, "numpy") as opened:
+        metadata = opened.metadata() or {}
+    if "mis_jax" not in metadata:
+        raise InputError(f"{file} was not exported from a mis_jax run; give such a file, or a run.")
+    config = _parse_config(metadata["mis_jax"], str(file))
+    return config, jax.device_put(weights.port(tensors, _shapes(config)), jax.devices()[0])
+
+
+def _shapes(config: ConfigDict) -> dict:
+    return simpleclick.shapes(config.model.variant, config.model.patch, config.data.crop)
+
+
+def restore(run: pathlib.Path, step: int, abstract: Mapping[str, object]) -> dict:
+    """Items of a checkpoint: {name: tree of `jax.ShapeDtypeStruct` with shardings, or None}.
+
+    Raises:
+        InputError: an array is absent or has another shape, or the checkpoint cannot be read.
+    """
+    folder = (run / "checkpoints" / str(step)).absolute()
+    try:
+        metadata = ocp.checkpointables_metadata(folder).metadata
+        for item, tree in abstract.items():
+            if metadata[item] is None:
+                raise ValueError(f"{item} cannot be read")
+            if tree is not None:
+                _check_shapes(folder, item, metadata[item], tree)
+        return ocp.load_checkpointables(folder, dict(abstract))
+    except InputError:
+        raise
+    except Exception as error:  # of many kinds, from Orbax and TensorStore
+        raise InputError(
+            f"{folder} is damaged ({type(error).__name__}); delete it to go on from the "
+            "checkpoint before it."
+        ) from error
+
+
+def _check_shapes(folder: pathlib.Path, item: str, metadata: object, tree: object) -> None:
+    saved, wanted = _flat(metadata), _flat(tree)
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
             raise InputError(
@@ -88,7 +216,9 @@ def check_shapes(folder: pathlib.Path, item: str, shapes) -> None:
             )
 
 
-def _flat(tree) -> dict[str, tuple[int, ...]]:
+def _flat(tree: object) -> dict[str, list[int]]:
+    """Shape by name; numbers and strings are the same as keys, since Orbax gives back strings."""
     leaves = jax.tree.leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
-    name = lambda path: ".".join(str(getattr(p, "key", getattr(p, "idx", p))) for p in path)  # noqa: E731
-    return {name(path): tuple(np.asarray(x.shape).tolist()) for path, x in leaves}
+    names = ("key", "idx", "name")  # of an entry of a dict, a list, a named tuple
+    key = lambda part: str(next(getattr(part, n) for n in names if hasattr(part, n)))  # noqa: E731
+    return {".".join(map(key, path)): list(x.shape) for path, x in leaves}

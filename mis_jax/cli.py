@@ -1,15 +1,21 @@
-"""The `mis-jax` command: one word picks the binary, and errors a person can mend are one sentence."""
+"""The `mis-jax` command: one word picks the binary; an error a person can mend is one sentence."""
 
 import difflib
 import importlib
 import importlib.resources
+import logging as std_logging
 import os
 import pathlib
 import re
+import runpy
 import sys
+import textwrap
+from collections.abc import Collection
 
-from absl import app, flags
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
 
+from mis_jax import config
 from mis_jax.errors import InputError
 
 COMMANDS = {
@@ -17,43 +23,57 @@ COMMANDS = {
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
     "evaluate": "RUN --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "annotate": "IMAGES --run RUN: outline photos with clicks in the browser",
 }
+HELP = ("-h", "--help", "help")
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
 
 def main() -> None:
     """Console entry: `mis-jax COMMAND ...`."""
-    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
-        print("usage: mis-jax COMMAND ...\n")
-        for name, text in COMMANDS.items():
-            print(f"  {name:<11} {text}")
-        print("\nmis-jax COMMAND --help lists the flags of a command.")
-        return
-    name = sys.argv.pop(1)
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f'; did you mean "{close[0]}"?' if close else ""
-        _fail(f'there is no command "{name}"{hint} Commands: {", ".join(COMMANDS)}.')
-    run(name)
+    _leave(command(sys.argv[1:]))
 
 
 def run(name: str) -> None:
-    """Runs the `main(argv)` of binary `mis_jax.<name>` with its flags parsed."""
-    module = importlib.import_module(f"mis_jax.{name}")
-    module.define_flags()
-    argv = [f"mis-jax {name}", *map(_config_path, sys.argv[1:])]
-    app.run(lambda args: _guarded(module.main, args), argv=argv, flags_parser=_parse)
+    """Entry of `python -m mis_jax.NAME ...`."""
+    _leave(command([name, *sys.argv[1:]]))
+
+
+def command(words: list[str]) -> int:
+    """Runs `mis-jax WORDS`, prints what went wrong, if it did, and returns the exit status."""
+    try:
+        if words and words[0] not in HELP:
+            _run(words[0], words[1:])
+        else:
+            print(_usage())
+        return 0
+    except KeyboardInterrupt:
+        print("\nmis-jax: interrupted; the same command goes on from here.", file=sys.stderr)
+        return INTERRUPTED
+    except InputError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        message = (
+            f"{error.filename or 'while writing'}: {os.strerror(error.errno)}; what was finished "
+            "before is kept, and the same command goes on from there."
+        )
+    print(f"mis-jax: error: {message}", file=sys.stderr)
+    return 2
 
 
 def define_config(default: str) -> None:
     """Defines `--config`: a name of `mis_jax/configs/` or a file, with overrides below it."""
-    from ml_collections import config_flags
-
-    config_flags.DEFINE_config_file(
-        "config",
-        str(config_file(default)),
-        f"Experiment: {', '.join(config_names())}, or a file of your own.",
-        lock_config=True,
-    )
+    chosen = [word.partition("=")[2] for word in sys.argv if word.startswith("--config=")]
+    file = (chosen or [str(_config_file(default))])[-1]
+    known = config.fields(_load_config(file))
+    for word in sys.argv:
+        field = re.match(r"--?(?:no)?config\.([^=]*)", word)
+        if field and field[1] not in known:
+            raise InputError(f"there is no field config.{field[1]}{_instead(field[1], known)}")
+    names = f"{', '.join(config_names())}, or a file of your own"
+    config_flags.DEFINE_config_file("config", file, f"{names}; {pathlib.Path(file).stem} if none.")
 
 
 def config_names() -> list[str]:
@@ -61,64 +81,115 @@ def config_names() -> list[str]:
     return sorted(p.stem for p in _config_folder().glob("*.py") if p.stem != "__init__")
 
 
-def config_file(name: str) -> pathlib.Path:
-    """The file of a shipped experiment."""
-    return _config_folder() / f"{name}.py"
+def _run(name: str, words: list[str]) -> None:
+    """Runs `main(argv)` of binary `mis_jax.NAME`, with the flags of its `define_flags` parsed."""
+    if name not in COMMANDS:
+        raise InputError(f'there is no command "{name}"{_instead(name, COMMANDS)}')
+    module = importlib.import_module(f"mis_jax.{name}")
+    help_wanted = any(word in HELP for word in words)
+    sys.argv = [f"mis-jax {name}", *([] if help_wanted else _arguments(words))]
+    others = set(flags.FLAGS)
+    try:
+        module.define_flags()
+        arguments = flags.FLAGS(sys.argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        hint = f"mis-jax {name} --help lists the flags"
+        raise InputError(f"{_last_line(error)} ({hint}).") from error
+    if help_wanted:
+        print(_help(name, sorted(set(flags.FLAGS) - others)))
+        return
+    logging.use_absl_handler()
+    if flags.FLAGS.verbosity < logging.INFO:
+        logging.get_absl_handler().addFilter(_is_brief)
+    if "config" in flags.FLAGS:
+        config.check(flags.FLAGS.config)
+    module.main(arguments)
+
+
+def _is_brief(record: std_logging.LogRecord) -> bool:
+    """Whether to show a warning of another library.
+
+    Tracebacks and long reports, as of Orbax's threads, tell what is raised here too.
+    """
+    return not record.exc_info and "\n" not in record.getMessage()
+
+
+def _arguments(words: list[str]) -> list[str]:
+    """`--config NAME`, in one word or two, becomes `--config=FILE` and comes first."""
+    file, rest, todo = [], [], iter(words)
+    for word in todo:
+        match = re.fullmatch(r"--?config(?:=(.*))?", word)
+        if match:
+            choice = match[1] if match[1] is not None else next(todo, "")
+            file = [f"--config={_config_file(choice)}"]
+            continue
+        rest.append(word)
+    return file + rest
+
+
+def _config_file(choice: str) -> pathlib.Path:
+    """The file of a shipped experiment, or the user's own."""
+    if choice in config_names():
+        return _config_folder() / f"{choice}.py"
+    if not os.path.isfile(choice):
+        raise InputError(f'there is no config or file "{choice}"{_instead(choice, config_names())}')
+    return pathlib.Path(choice)
 
 
 def _config_folder() -> pathlib.Path:
     return pathlib.Path(str(importlib.resources.files("mis_jax") / "configs"))
 
 
-def _config_path(argument: str) -> str:
-    """Replaces `--config=NAME` by the file of the shipped experiment of that name."""
-    match = re.fullmatch(r"(--?config=)(\w+)", argument)
-    if not match:
-        return argument if argument not in config_names() else _path_after_flag(argument)
-    if match[2] not in config_names():
-        _fail(f'there is no config "{match[2]}"; there are {", ".join(config_names())}.')
-    return match[1] + str(config_file(match[2]))
-
-
-def _path_after_flag(argument: str) -> str:
-    """`--config NAME` in two words: the word after the flag is a name, any other word is itself."""
-    words = sys.argv[1:]
-    follows = any(a in ("--config", "-config") and b == argument
-                  for a, b in zip(words, words[1:], strict=False))
-    return str(config_file(argument)) if follows else argument
-
-
-def _parse(argv: list[str]) -> list[str]:
+def _load_config(file: str) -> ConfigDict:
     try:
-        return app.parse_flags_with_usage(argv) if _wants_help(argv) else flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, OSError) as error:
-        _fail(f"{' '.join(str(error).split())} (mis-jax COMMAND --help lists the flags)")
+        return runpy.run_path(file)["get_config"]()
+    except Exception as error:  # it is the user's program
+        raise InputError(f"{file}: {type(error).__name__}: {_last_line(error)}") from error
 
 
-def _wants_help(argv: list[str]) -> bool:
-    return any(re.fullmatch(r"--?help(short|full|xml)?", a) for a in argv)
+def _last_line(error: Exception) -> str:
+    text = str(error.args[0]) if isinstance(error, KeyError) else str(error)  # which quotes it
+    return (text.strip().splitlines() or [""])[-1].rstrip(".")
 
 
-def _guarded(function, argv: list[str]) -> None:
-    try:
-        function(argv)
-    except InputError as error:
-        _fail(str(error))
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
-        _fail(f"{error.strerror}: {error.filename or 'while writing'}; "
-              "what was finished before is kept, and the same command goes on from there.")
+def _instead(word: str, known: Collection[str]) -> str:
+    """The rest of a sentence about a word that is not known: one alike, or a few there are."""
+    close = difflib.get_close_matches(word, known, 1)
+    if close:
+        return f'; did you mean "{close[0]}"?'
+    few = ", ".join(known) if len(known) < 10 else "those that mis_jax/config.py explains"
+    return f"; there are {few}."
 
 
-def _fail(message: str) -> None:
-    print(f"mis-jax: error: {message}", file=sys.stderr)
+def _usage() -> str:
+    lines = [f"  {name:<11} {text}" for name, text in COMMANDS.items()]
+    last = "mis-jax COMMAND --help lists the flags of a command."
+    return "\n".join(["usage: mis-jax COMMAND ...\n", *lines, "", last])
+
+
+def _help(name: str, own: list[str]) -> str:
+    """The flags of a command, and the fields of its config."""
+    lines = [f"usage: mis-jax {name} {COMMANDS[name]}", ""]
+    for flag in (flags.FLAGS[key] for key in own):
+        default = f" [{flag.default}]" if flag.default and flag.name != "config" else ""
+        lines += _paragraph(f"--{flag.name}", flag.help + default)
+    if "config" in own:
+        lines += ["", "--config.FIELD=VALUE changes a field; mis_jax/config.py explains them:"]
+        for section, value in flags.FLAGS.config.items():
+            inner = ", ".join(value) if isinstance(value, ConfigDict) else ""
+            lines += _paragraph(f"{section}." if inner else section, inner)
+    return "\n".join(lines)
+
+
+def _paragraph(head: str, text: str) -> list[str]:
+    return textwrap.wrap(f"  {head:<16} {text}", 98, subsequent_indent=" " * 19) or [head]
+
+
+def _leave(status: int) -> None:
+    """Ends the process; the threads of a failed command must not keep it alive."""
+    sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(2) if _threads_left() else sys.exit(2)
-
-
-def _threads_left() -> bool:
-    """Background threads of a failed command must not keep the process alive."""
-    import threading
-
-    return any(t is not threading.main_thread() and not t.daemon for t in threading.enumerate())
+    if status:
+        os._exit(status)

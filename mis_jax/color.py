@@ -23,7 +23,7 @@ def augment(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def jitter(key: jax.Array, image: jax.Array) -> jax.Array:
-    """Brightness, contrast, saturation (factors 0.2 to 1.8) and hue (turns within 0.2), any order."""
+    """Brightness, contrast, saturation (factors 0.2 to 1.8), hue (within 0.2 turns), any order."""
     ordering, factors, turns = jax.random.split(key, 3)
     batch = len(image)
     order = jnp.argsort(jax.random.uniform(ordering, (batch, 4)), -1)

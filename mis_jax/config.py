@@ -1,4 +1,4 @@
-"""Every setting of the flow, documented once: propose -> records -> train -> checkpoint -> evaluate.
+"""Every setting of the flow, documented once: propose -> train -> evaluate.
 
 The defaults are the published run (SBD, ViT-B/16 at 448 pixels). A file in `mis_jax/configs/`
 changes what its experiment changes, and the command line overrides both:
@@ -6,6 +6,28 @@ changes what its experiment changes, and the command line overrides both:
 """
 
 from ml_collections import ConfigDict
+
+from mis_jax.errors import InputError
+
+CHOICES = {  # the words that a field takes
+    "data.sampling": ("top_down", "uniform", "fixed"),
+    "model.init": ("random", "mae", "dino"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.remat": (
+        "none",
+        "nothing_saveable",
+        "dots_saveable",
+        "dots_with_no_batch_dims_saveable",
+    ),
+    "loss.smooth_on": ("logits", "probs"),
+    "loss.yuv": ("official_transposed", "correct"),
+    "loss.reduction": ("mean", "sum"),
+}
+COUNTS = (  # fields that are at least 1
+    "data.crop", "clicks.max_points", "loss.kernel", "loss.dilation", "optim.batch_size",
+    "optim.steps", "mesh.fsdp", "train.log_every", "train.checkpoint_every", "train.keep",
+    "eval.size", "eval.davis_size", "eval.max_clicks",
+)  # fmt: skip
 
 
 def default() -> ConfigDict:
@@ -27,6 +49,37 @@ def default() -> ConfigDict:
     )
 
 
+def fields(config: ConfigDict) -> dict[str, object]:
+    """Name -> value of all fields: "seed", "features.model", ..."""
+    flat = {}
+    for section, value in config.items():
+        inner = value.items() if isinstance(value, ConfigDict) else ()
+        flat |= {f"{section}.{name}": x for name, x in inner} if inner else {section: value}
+    return flat
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `InputError` that names a field too few, too many, or of a senseless value.
+
+    Sections that the default lacks may be there: a binary's own.
+    """
+    values, known = fields(config), fields(default())
+    for name in known.keys() - values.keys():
+        raise InputError(f"there is no config.{name}; start from mis_jax.config.default().")
+    for name in values.keys() - known.keys():
+        if name.partition(".")[0] in default():
+            raise InputError(f"config.{name} is no field; mis_jax/config.py lists all.")
+    for name, words in CHOICES.items():
+        if values[name] not in words:
+            raise InputError(f'config.{name} is "{values[name]}", none of {", ".join(words)}.')
+    for name in COUNTS:
+        if values[name] < 1:
+            raise InputError(f"config.{name} is {values[name]}; it has to be at least 1.")
+    scale = tuple(values["data.scale"])
+    if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
+        raise InputError(f"config.data.scale is {scale}; it has to be a range such as (0.5, 2.0).")
+
+
 def features() -> dict:
     """Image -> one feature per patch (features.py)."""
     return {
@@ -35,7 +88,9 @@ def features() -> dict:
         "model": "auto",
         "weights": "",  # .safetensors or .pth of the chosen ViT; empty: the cache folder
         "stride": 8,  # pixels between two neighbouring features of the embedded descriptor
-        "pos_interp": "bicubic_offset",  # or "bilinear", the paper's words (reference 1.3)
+        # How the ViT's position embeddings are resized: "bicubic_offset" as DINO's own code does,
+        # with 0.1 added to the grid, or "bilinear", the paper's words.
+        "pos_interp": "bicubic_offset",
         "final_norm": True,  # False: tokens before the last LayerNorm, the paper's words
         "scale_to_patch8": True,  # enlarge the image by patch/8 first, so every ViT gives stride 8
         "batch_size": 8,  # images a device computes at once
@@ -60,22 +115,22 @@ def data() -> dict:
         "alpha": 0.9,  # decay of the probability to go one level deeper, Algorithm 2
         "min_area": 0.05,  # a proposal at most this fraction of the image is drawn again
         "max_tries": 100,  # draws before a proposal of any size is taken
-        "scale": (0.75, 1.25),  # range of the random resize
+        "scale": (0.75, 1.25),  # range of the random resize, factors
         "rotate90": 0.5,  # probability of drawing a quarter turn (0, 90, 180 or 270 degrees)
         "flip": 0.5,  # probability of drawing a flip (up-down, left-right or both)
         "flip_vertical": True,  # False: left-right only, for photographs
         "shift_scale_rotate": 0.75,  # probability of a small shift (3 %) and rotation (3 degrees)
-        "brightness_contrast": 0.75,  # probability
-        "rgb_shift": 0.75,  # probability
+        "brightness_contrast": 0.75,  # probability of a change of brightness and contrast
+        "rgb_shift": 0.75,  # probability of a shift of each colour channel
         "keep_background": 0.01,  # probability of keeping a crop that holds none of the proposal
-        "min_object_area": 80,  # smaller remains of a proposal in the crop make an empty target
+        "min_object_area": 80,  # pixels; a smaller rest of a proposal makes an empty target
         "threads": 16,  # that read and prepare samples on each host
         "prefetch": 2,  # batches kept ready
     }
 
 
 def clicks() -> dict:
-    """Simulated clicks (clicks.py)."""
+    """Simulated clicks (clicks.py, simulate.py)."""
     return {
         "max_points": 24,  # rows for positive clicks, and as many for negative ones
         "gamma": 0.8,  # P(k clicks) is proportional to gamma**k
@@ -87,9 +142,9 @@ def clicks() -> dict:
 def model() -> dict:
     """SimpleClick (simpleclick.py)."""
     return {
-        "variant": "B",  # B | L | H | S | xTiny (reference 4.10), a key of simpleclick.VARIANTS
+        "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano
         "patch": 0,  # patch size in pixels; 0: the variant's own
-        "init": "random",  # random | mae | dino
+        "init": "random",  # of the backbone: random | mae | dino
         "weights": "",  # .safetensors or .pth for init mae or dino; empty: the cache folder
         "dtype": "auto",  # compute type; auto: bfloat16 on accelerators, float32 on the CPU
         "remat": "none",  # or a name of jax.checkpoint_policies, such as nothing_saveable
@@ -98,18 +153,21 @@ def model() -> dict:
 
 
 def loss() -> dict:
-    """Binary cross entropy and bilateral smoothness (losses.py); reference section 6 for each."""
+    """Binary cross entropy and bilateral smoothness (losses.py), Eq. 6 to 8.
+
+    Where the paper and its code (mis/model/losses.py) differ, the default is the code's.
+    """
     return {
         "smooth_weight": 10.0,  # lambda of Eq. 8; 0 switches the term off
         "smooth_on": "logits",  # or "probs", the paper's words
-        "kernel": 3,  # neighbours per side: 3 dilated by 2 in the code, 5 by 1 in the paper
-        "dilation": 2,
+        "kernel": 3,  # neighbours a side; the paper has 5, undilated
+        "dilation": 2,  # pixels between two neighbours; the paper has 1
         "square_sigma": False,  # True: divide by 2 sigma^2 as in the paper, not by 2 sigma
-        "yuv": "official_transposed",  # or "correct"
+        "yuv": "official_transposed",  # the colour matrix as the code applies it, or "correct"
         "reduction": "mean",  # or "sum" over pixels, as in Eq. 7
-        "sigma_xy": 16.0,
-        "sigma_luma": 16.0,
-        "sigma_chroma": 8.0,
+        "sigma_xy": 16.0,  # extent in space, pixels
+        "sigma_luma": 16.0,  # extent in luma, levels of 0..255
+        "sigma_chroma": 8.0,  # extent in chroma, levels of 0..255
     }
 
 
@@ -118,15 +176,15 @@ def optim() -> dict:
     return {
         "batch_size": 32,  # samples a step, over all devices
         "steps": 14_575,  # 55 epochs of 265 steps
-        "lr": 5e-5,
+        "lr": 5e-5,  # learning rate before the first milestone
         "warmup": 0,  # steps over which the rate rises linearly from zero
         "milestones": (13_250,),  # steps after which the rate is multiplied by `decay`
-        "decay": 0.1,
-        "b1": 0.9,
-        "b2": 0.999,
-        "eps": 1e-8,
+        "decay": 0.1,  # factor of the rate at each milestone
+        "b1": 0.9,  # Adam's decay of the mean of the gradients
+        "b2": 0.999,  # Adam's decay of the mean of their squares
+        "eps": 1e-8,  # Adam's addend of the denominator
         "clip": 0.0,  # largest global norm of the gradient; 0: none
-        "ema": 0.0,  # decay of a running mean of the parameters, which evaluation then uses
+        "ema": 0.0,  # decay of a running mean of the parameters for evaluation; 0: none
     }
 
 
@@ -140,10 +198,10 @@ def mesh() -> dict:
 def train() -> dict:
     """The loop (train.py)."""
     return {
-        "color_aug": True,  # jitter, grey and blur of the image on the device (reference 3.6)
-        "log_every": 20,  # steps
+        "color_aug": True,  # jitter, grey and blur on the device, as in mis/model/is_model.py
+        "log_every": 20,  # steps between two updates of the progress line
         "checkpoint_every": 500,  # steps
-        "keep": 2,  # checkpoints
+        "keep": 2,  # checkpoints, the latest ones
     }
 
 
@@ -152,7 +210,7 @@ def evaluation() -> dict:
     return {
         "size": 448,  # side of the square that ZoomIn feeds the network, pixels
         "davis_size": 672,  # the same for DAVIS
-        "max_clicks": 20,
+        "max_clicks": 20,  # an object not done by then counts as so many
         "target": 0.90,  # IoU at which an object is done
         "threshold": 0.5,  # probability above which a pixel is foreground
         "flip": True,  # average the logits with those of the mirrored image

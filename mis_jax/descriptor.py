@@ -30,8 +30,8 @@ SMOOTHING_FLOOR = 0.5  # the least such step, Lab units: JPEG noise in flat area
 def embedded(image: np.ndarray, stride: int = 8) -> np.ndarray:
     """Features of the square cells of an image, `stride` pixels wide.
 
-    Takes uint8 [H, W, 3] RGB of any size; sides that are no multiple of `stride` are first stretched
-    to the next one, as for the ViTs. The same on any number of threads; the GIL is released.
+    Takes uint8 [H, W, 3] RGB of any size; sides that are no multiple of `stride` are stretched to
+    the next one first, as for the ViTs. The same on any number of threads; the GIL is released.
 
     Returns:
       float32 [ceil(H / stride), ceil(W / stride), 38]: 32 colour, 4 gradient, 2 position channels.

@@ -1,8 +1,8 @@
 """SimpleClick: image, clicks and previous mask -> logits, with a plain ViT (Liu et al., ICCV 2023).
 
 Two patch embeddings (image; click maps and previous mask), a ViT whose blocks attend in windows but
-for every g-th, a simple feature pyramid and an MLP head. Parameter names and values are those of the
-public PyTorch model, so its state dicts port by name (weights.py).
+for every g-th, a simple feature pyramid and an MLP head. Parameter names and values are those of
+the public PyTorch model, so its state dicts port by name (weights.py).
 """
 
 import dataclasses
@@ -72,8 +72,11 @@ class SimpleClick(nnx.Module):
         self.binary_prev_mask = binary_prev_mask
         self.backbone = Backbone(variant, size, dtype=dtype, remat=remat, rngs=rngs)
         self.patch_embed_coords = PatchEmbed(
-            variant.patch, variant.dim, dtype=dtype,
-            kernel_init=torch_uniform(3 * variant.patch**2), rngs=rngs,
+            variant.patch,
+            variant.dim,
+            dtype=dtype,
+            kernel_init=torch_uniform(3 * variant.patch**2),
+            rngs=rngs,
         )
         self.neck = SimpleFPN(variant.dim, variant.pyramid, dtype=dtype, rngs=rngs)
         self.head = Head(variant.pyramid, variant.head, dtype=dtype, rngs=rngs)
@@ -131,10 +134,10 @@ def network(params: dict, variant: str, patch: int, size: int, crop: int, **opti
 
     Position embeddings learnt at `crop` pixels are resized as the reference does at inference.
     """
+    check_size(variant, patch, size)
     graphdef, _ = nnx.split(
         nnx.eval_shape(lambda: build(variant, patch, crop, rngs=nnx.Rngs(0), **options))
     )
-    check_size(variant, patch, size)
     run = jax.jit(lambda p, image, prev, points: nnx.merge(graphdef, p)(image, prev, points))
     return lambda image, prev, points: run(params, image, prev, points)
 
@@ -147,11 +150,21 @@ def with_backbone(params: dict, tensors: dict[str, np.ndarray]) -> dict:
     """
     backbone = params["backbone"]
     side = math.isqrt(backbone["pos_embed"].shape[1] - 1)
-    tensors = {k: v for k, v in tensors.items() if not k.startswith(("cls_token", "norm.", "head"))}
     if "pos_embed" in tensors:
         pos = jnp.asarray(tensors["pos_embed"], jnp.float32)
-        tensors["pos_embed"] = np.asarray(resize_pos_embed(pos, (side, side), "bicubic"))
-    return {**params, "backbone": weights.port(tensors, backbone)}
+        pos = resize_pos_embed(pos, (side, side), "bicubic")
+        tensors = {**tensors, "pos_embed": np.asarray(pos)}
+    unused = ("cls_token", *weights.UNUSED_MAE)
+    return {**params, "backbone": weights.port(tensors, backbone, unused)}
+
+
+def from_state_dict(tensors: dict[str, np.ndarray], variant: str, patch: int, size: int) -> dict:
+    """Parameters of the public PyTorch model (SimpleClick, MIS) that was trained at `size` pixels.
+
+    Raises:
+        InputError: the state dict is not of this variant and size.
+    """
+    return weights.port(tensors, shapes(variant, patch, size), weights.UNUSED_SIMPLECLICK)
 
 
 def check_size(variant: str, patch: int, size: int) -> Variant:
@@ -234,8 +247,8 @@ class Head(nnx.Module):
     """Four maps -> logits [B, H/4, W/4] (for patch 16): per-map 1x1, fusion, class.
 
     The reference resizes each map to the finest one, concatenates, and applies the fusion's 1x1
-    convolution. Bilinear resizing and a 1x1 convolution commute, so here each map meets its slice of
-    the fusion kernel at its own resolution: the same sum for a third of the arithmetic.
+    convolution. Bilinear resizing and a 1x1 convolution commute, so here each map meets its slice
+    of the fusion kernel at its own resolution: the same sum for a third of the arithmetic.
     """
 
     def __init__(self, pyramid: tuple[int, ...], channels: int, *, dtype, rngs):

@@ -17,7 +17,8 @@ def squared_distance(labels: jax.Array) -> jax.Array:
 
     Pixels outside the image count as another label. Rows are solved by running maxima; then offsets
     k = 1, 2, ... between rows are tried until k^2 reaches the largest distance left, so the cost
-    follows the thickest labelled region (label 0 is not waited for: its distances are upper bounds).
+    follows the thickest labelled region (label 0 is not waited for: its distances are upper
+    bounds).
 
     Args:
         labels: int32 [B, H, W].

@@ -5,9 +5,9 @@ between two batches is one compiled program: simulated clicks, augmentation, los
 stopped at any moment goes on from its last checkpoint, with the batches it would have seen.
 """
 
-import json
+import contextlib
+import math
 import pathlib
-import time
 from collections.abc import Callable, Iterator
 
 import jax
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from absl import flags
 from flax import nnx
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
@@ -37,12 +38,12 @@ from mis_jax.input import train_stream
 from mis_jax.propose import propose
 
 State = dict  # {"step", "params", "opt_state"} and "ema" where one is kept
-FREE = {  # fields that may change when a run is resumed
-    "train": ("log_every", "checkpoint_every", "keep"),
-    "data": ("threads", "prefetch"),
-    "optim": ("steps",),
-    "mesh": ("fsdp",),
-}
+FREE = (  # fields that may change when a run is resumed
+    "train.log_every", "train.checkpoint_every", "train.keep", "data.threads", "data.prefetch",
+    "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
+)  # fmt: skip
+# tqdm's own, but always images/s, never s/image, and the time left.
+PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 
 
 def define_flags() -> None:
@@ -61,6 +62,10 @@ def main(argv: list[str]) -> None:
     f = flags.FLAGS
     sharding.start(f.coordinator, f.num_processes, f.process_id)
     run = pathlib.Path(f.workdir)
+    if run.is_file():
+        raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
+    if not jax.config.jax_compilation_cache_dir:  # a run that goes on need not compile again
+        jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
     train(shards(argv[1], run, f.config), run, f.config)
 
 
@@ -80,26 +85,30 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
     if jax.process_index() == 0:
         print(summary)
     if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
         multihost_utils.sync_global_devices("records")
     return records.shard_files(folder)
 
 
 def train(files: list[str], run: pathlib.Path, config: ConfigDict) -> State:
-    """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one."""
-    run.mkdir(parents=True, exist_ok=True)
-    config = _agreed_config(run, config)
+    """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one.
+
+    Raises:
+        InputError: a run that is there has another config or size, a checkpoint cannot be written
+            or read, or the loss is not finite; what the run had before is kept.
+    """
+    checkpoint.agree(run, config, FREE)
     mesh = sharding.make_mesh(config.mesh.fsdp)
     step_fn, init, shapes, places = make_step(config, mesh)
     stream = make_stream(files, config)
-    saver = checkpoint.checkpointer(run, config.train.checkpoint_every, config.train.keep)
-    with saver:
-        state = _restore(saver, run, shapes, places, stream) or init()
-        try:
+    with contextlib.closing(stream), checkpoint.writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            checkpoint.write_config(run, config)
+        with checkpoint.checkpointer(
+            run, config.train.checkpoint_every, config.train.keep
+        ) as saver:
+            state = _restore(saver, run, shapes, places, stream) or init()
             return _loop(state, step_fn, stream, saver, run, config, mesh)
-        finally:
-            stream.close()
 
 
 def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State, State]:
@@ -128,11 +137,13 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     places = sharding.state_sharding(mesh, shapes)
 
     def init() -> State:
-        state = jax.jit(fresh, out_shardings=places)()
+        # It runs once: without optimization it compiles six times as fast on a CPU.
+        cpu = jax.default_backend() == "cpu"
+        quick = {"xla_backend_optimization_level": 0} if cpu else None
+        place = jax.jit(fresh, out_shardings=places, compiler_options=quick)
+        state = place()
         pretrained = initial_backbone(m, state["params"])
-        if pretrained:
-            state = jax.jit(fresh, out_shardings=places)(pretrained)
-        return state
+        return place(pretrained) if pretrained else state
 
     def step_fn(state: State, batch: dict) -> tuple[State, dict]:
         key = jax.random.fold_in(seed, state["step"])
@@ -152,7 +163,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         if config.optim.ema:
             new["ema"] = optax.incremental_update(params, state["ema"], 1 - config.optim.ema)
-        metrics |= {"grad_norm": optax.global_norm(grads), "lr": schedule(state["step"])}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "lr": schedule(state["step"])}
         return new, metrics
 
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(places, None))
@@ -238,63 +249,46 @@ def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:
 
 
 def _loop(state, step_fn, stream, saver, run: pathlib.Path, config: ConfigDict, mesh) -> State:
-    """Steps until done. Metrics are read one step late, so that the device never waits."""
+    """Steps until done. Metrics are read one step late, so that the device rarely waits."""
     first, steps, batch = int(state["step"]), config.optim.steps, config.optim.batch_size
     lead = jax.process_index() == 0
-    log = MetricLog(run / "metrics.jsonl", first) if lead else None
+    if first >= steps and lead:
+        print(f"{run} has been trained for {first} steps; config.optim.steps asks for no more.")
+    log = checkpoint.MetricLog(run / "metrics.jsonl", first) if lead else None
     place = sharding.batch_sharding(mesh)
-    bar = tqdm(total=steps * batch, initial=first * batch, unit="img", smoothing=0.02,
-               disable=not lead, mininterval=1.0)  # fmt: skip
-    pending = None
-    for step in range(first + 1, steps + 1):
-        host = next(stream)
-        with jax.profiler.StepTraceAnnotation("train", step_num=step):
-            state, metrics = step_fn(state, sharding.to_devices(host, place))
-        if pending and lead:
-            _report(log, bar, config, *pending)
-        saver.save_checkpointables_async(
-            step, {**state, "data": stream.get_state()}, force=step == steps
-        )
-        pending = step, metrics, host["index"]
-        bar.update(batch)
-    if pending and lead:
-        _report(log, bar, config, *pending)
-    bar.close()
+    pending = []
+    with tqdm(total=steps * batch, initial=first * batch, unit=" images", smoothing=0.02,
+              disable=not lead, mininterval=1.0, bar_format=PROGRESS) as bar:  # fmt: skip
+        for step in range(first + 1, steps + 1):
+            host = next(stream)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, sharding.to_devices(host, place))
+            pending.append((step, metrics, host["index"]))
+            last = step == steps
+            # All is reported before a checkpoint: none is kept of a step that went wrong, and a
+            # killed run's metrics reach as far as its checkpoint.
+            saves = last or step % config.train.checkpoint_every == 0
+            while len(pending) > (0 if saves else 1):
+                _report(log, bar, config, *pending.pop(0))
+            if saves:
+                items = {**state, "data": stream.get_state()}
+                saver.save_checkpointables_async(step, items, force=last)
+            bar.update(batch)
     return state
 
 
-class MetricLog:
-    """Appends one JSON line a step; lines after the resumed step are taken back first."""
-
-    def __init__(self, path: pathlib.Path, step: int):
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        records.write_file(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-        self._start = time.monotonic()
-
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a line with the seconds since this process began to train."""
-        seconds = round(time.monotonic() - self._start, 3)
-        self._file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
-
-
-def _step_of(line: str) -> float:
-    """The step of a metrics line; a line that a kill cut short belongs to no step."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")
-
-
-def _report(log: MetricLog, bar: tqdm, config: ConfigDict, step: int, metrics, index) -> None:
+def _report(
+    log: checkpoint.MetricLog | None, bar: tqdm, config: ConfigDict, step, metrics, index
+) -> None:
+    """Writes the metrics of a step; an update that is not finite ends the run."""
     values = {k: round(float(v), 7) for k, v in jax.device_get(metrics).items()}
-    log.write(step, values)
-    if values["loss"] != values["loss"] or values["loss"] == float("inf"):
-        bar.close()
+    if log:
+        log.write(step, values)
+    bad = [k for k in ("loss", "grad_norm") if not math.isfinite(values[k])]
+    if bad:
         raise InputError(
-            f"the loss is {values['loss']} at step {step} (records {sorted(map(int, index))}); "
-            "the last checkpoint is kept: lower config.optim.lr and train from it in a new workdir."
+            f"{bad[0]} is {values[bad[0]]} at step {step} (records {sorted(map(int, index))}); the "
+            "last checkpoint is kept: train in a new --workdir with a lower config.optim.lr."
         )
     if step % config.train.log_every == 0:
         bar.set_postfix(step=step, loss=f"{values['loss']:.4f}", iou=f"{values['iou']:.3f}")
@@ -303,44 +297,12 @@ def _report(log: MetricLog, bar: tqdm, config: ConfigDict, step: int, metrics, i
 def _restore(saver: ocp.training.Checkpointer, run, shapes, places, stream) -> State | None:
     if saver.latest is None:
         return None
-    step = saver.latest.step
-    for item in shapes:
-        checkpoint.check_shapes(run / "checkpoints" / str(step), item, shapes[item])
     abstract = jax.tree.map(
         lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
     )
-    state = saver.load_checkpointables(step, {**abstract, "data": None})
+    state = checkpoint.restore(run, saver.latest.step, {**abstract, "data": None})
     stream.set_state(state.pop("data"))
     return state
-
-
-def _agreed_config(run: pathlib.Path, config: ConfigDict) -> ConfigDict:
-    """Writes a new run's config; of a run that is there, only fields in FREE may differ."""
-    if (run / "config.json").exists():
-        old = checkpoint.read_config(run).to_dict()
-        new = json.loads(json.dumps(config.to_dict()))
-        for section, name, value in _differences(old, new):
-            raise InputError(
-                f"{run} was started with config.{section}.{name}={value!r}; give the same value "
-                "to resume it, or another --workdir to start anew."
-            )
-    if jax.process_index() == 0:
-        checkpoint.write_config(run, config)
-    return config
-
-
-def _differences(old: dict, new: dict) -> Iterator[tuple[str, str, object]]:
-    ignored = ("features", "propose", "eval")  # of other binaries
-    for section in (s for s in new if s not in ignored):
-        if not isinstance(new[section], dict):
-            if old.get(section) != new[section]:
-                yield section, "", old.get(section)
-            continue
-        before = old.get(section, {})
-        for name in sorted(before.keys() | new[section].keys()):
-            free = name in FREE.get(section, ())
-            if not free and before.get(name) != new[section].get(name):
-                yield section, name, before.get(name)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,13 @@
 
 import os
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("NPROC", "16")  # threads: collectives of the devices wait for each other
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+# Programs are compiled more often than run here, so they are compiled in less time.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 
-import jax
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", FLAGS)
+os.environ.setdefault("NPROC", "16")  # threads: collectives of the devices wait for each other
+
+import jax  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")

@@ -1,0 +1,95 @@
+import inspect
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+import mis_jax
+from mis_jax import cli, config, features, input, losses, propose
+from mis_jax.errors import InputError
+
+PACKAGE = Path(mis_jax.__file__).parent
+# Sections, or parts of them, that are passed on whole as keyword arguments.
+PASSED_ON = {"features", "propose", "data", "loss"}
+
+
+def parameters(function):
+    return set(inspect.signature(function).parameters)
+
+
+def test_sections_passed_on_whole_fit_their_functions():
+    assert set(config.features()) == parameters(features.make_extractor)
+    rest = {"source", "folder", "extractor", "batch_size", "shard"}
+    assert set(config.propose()) == parameters(propose.propose) - rest
+    rest = {"files", "seed", "batch_size", "max_points", "gamma", "shard"}
+    assert set(config.data()) == parameters(input.train_stream) - rest
+    assert set(config.loss()) - {"smooth_weight"} == parameters(losses.smoothness) - {
+        "logits",
+        "image",
+    }
+
+
+def test_every_other_field_is_used():
+    modules = [p for p in PACKAGE.glob("*.py") if p.name != "config.py"]
+    source = "".join(p.read_text() for p in modules)
+    for name in config.fields(config.default()):
+        section, _, leaf = name.rpartition(".")
+        if section not in PASSED_ON:
+            assert re.search(rf"\.{leaf}\b|\"{leaf}\"", source), name
+
+
+def test_every_field_is_explained():
+    lines = (PACKAGE / "config.py").read_text().splitlines()
+    explained = {}
+    for before, line in itertools.pairwise(lines):
+        if match := re.match(r'        "(\w+)": ', line):
+            explained[match[1]] = "#" in line or before.strip().startswith("#")
+    leaves = {name.rpartition(".")[2] for name in config.fields(config.default())} - {"seed"}
+    assert leaves <= explained.keys()
+    assert [name for name, told in explained.items() if not told] == []
+
+
+def test_fields_are_flat():
+    values = config.fields(config.default())
+    assert values["seed"] == 0
+    assert values["optim.lr"] == 5e-5
+    assert values["data.scale"] == (0.75, 1.25)
+    assert "optim" not in values
+
+
+@pytest.mark.parametrize("name", cli.config_names())
+def test_shipped_configs_pass(name):
+    config.check(cli._load_config(str(cli._config_file(name))))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("loss.yuv", "corect"),
+        ("model.dtype", "float64"),
+        ("model.remat", "all"),
+        ("optim.batch_size", 0),
+        ("train.log_every", 0),
+        ("data.scale", (2.0, 1.0)),
+    ],
+)
+def test_senseless_values_are_named(field, value):
+    c = config.default()
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=re.escape(f"config.{field} is ")):
+        config.check(c)
+
+
+def test_fields_too_many_or_too_few_are_named():
+    c = config.default()
+    c.optim.lrr = 1
+    with pytest.raises(InputError, match=r"config\.optim\.lrr is no field"):
+        config.check(c)
+    c = config.default()
+    del c.optim.lr
+    with pytest.raises(InputError, match=r"there is no config\.optim\.lr;"):
+        config.check(c)
+    c = config.default()
+    c.mine = {"own": 1}  # a section that another program adds
+    config.check(c)

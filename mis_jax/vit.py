@@ -165,8 +165,9 @@ class ViT(nnx.Module):
         self.cls_token = nnx.Param(_normal(rngs, (1, 1, v.dim)))
         self.pos_embed = nnx.Param(_normal(rngs, (1, 1 + v.grid**2, v.dim)))
         self.patch_embed = PatchEmbed(v.patch, v.dim, dtype=dtype, rngs=rngs)
-        self.blocks = nnx.List([Block(v.dim, v.heads, dtype=dtype, rngs=rngs)
-                                for _ in range(v.depth)])
+        self.blocks = nnx.List(
+            [Block(v.dim, v.heads, dtype=dtype, rngs=rngs) for _ in range(v.depth)]
+        )
         self.norm = _layer_norm(v.dim, dtype, rngs)
 
     def __call__(

@@ -142,7 +142,7 @@ def clicks() -> dict:
 def model() -> dict:
     """SimpleClick (simpleclick.py)."""
     return {
-        "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano
+        "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano | Pico
         "patch": 0,  # patch size in pixels; 0: the variant's own
         "init": "random",  # of the backbone: random | mae | dino
         "weights": "",  # .safetensors or .pth for init mae or dino; empty: the cache folder

@@ -49,9 +49,10 @@ VARIANTS = {
     "L": Variant(1024, 24, 16, 16, (192, 384, 768, 1536), 256, 6),
     "H": Variant(1280, 32, 16, 14, (240, 480, 960, 1920), 256, 8),
     "xTiny": Variant(160, 8, 4, 16, (96, 192, 288, 384), 128, 2),
-    # Ours: S between xTiny and B, and Nano for training from nothing on two CPU cores.
+    # Ours: S between xTiny and B; Nano and Pico for training from nothing on two CPU cores.
     "S": Variant(384, 12, 6, 16, (96, 192, 384, 768), 192, 6),
     "Nano": Variant(96, 6, 3, 8, (24, 48, 96, 192), 32, 3, window=48),
+    "Pico": Variant(64, 4, 2, 4, (16, 32, 64, 128), 24, 2, window=32),
 }
 
 

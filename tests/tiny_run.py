@@ -1,4 +1,4 @@
-"""A run that a test can afford: made-up records, a model of two blocks, commands as processes."""
+"""A run that a test can afford: made-up records, a model of one block, commands as processes."""
 
 import os
 import subprocess
@@ -13,13 +13,14 @@ from mis_jax import config, simpleclick
 
 
 def get_config():
-    simpleclick.VARIANTS["Test"] = simpleclick.Variant(16, 2, 2, 8, (8, 16, 24, 32), 8, 2, 24)
+    simpleclick.VARIANTS["Test"] = simpleclick.Variant(16, 1, 2, 8, (8, 8, 8, 8), 8, 1, 24)
     c = config.default()
     c.features.model = "embedded"
     c.propose.update(shard_size=3, threads=1)
     c.data.update(crop=48, scale=(0.5, 1.0), min_object_area=20, threads=1, prefetch=1)
     c.model.variant = "Test"
     c.optim.update(batch_size=2, steps=8, lr=1e-3, warmup=2, milestones=(5,), ema=0.5)
+    c.loss.smooth_weight = 0.0
     c.train.update(log_every=1, checkpoint_every=2, color_aug=False)
     c.eval.update(size=48, davis_size=48)
     return c

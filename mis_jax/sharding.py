@@ -16,8 +16,8 @@ SMALL = 2**14  # arrays of fewer elements are replicated
 def start(coordinator: str, processes: int, process: int) -> None:
     """Joins the other processes of a run.
 
-    Without a coordinator's address a cluster is joined where JAX detects one (TPU pods, SLURM,
-    Kubernetes); on a single machine nothing happens.
+    Without a coordinator's address a cluster is joined where a launcher left its mark (CLUSTER);
+    on a single machine nothing happens.
     """
     if coordinator:
         jax.distributed.initialize(coordinator, processes, process)

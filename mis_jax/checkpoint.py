@@ -163,7 +163,7 @@ def export(run: str | pathlib.Path, file: str | pathlib.Path) -> None:
     if file.suffix != ".safetensors":
         raise InputError(f"{file}: the name of an exported file ends in .safetensors.")
     metadata = {"mis_jax": json.dumps(config.to_dict())}
-    safetensors.numpy.save_file(weights.unport(params), partial, metadata)
+    partial.write_bytes(safetensors.numpy.save(weights.unport(params), metadata))
     partial.replace(file)
 
 

@@ -36,7 +36,8 @@ from mis_jax import (
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, make_network
 
-UNLABELLED_SEED, HELD_OUT_SEED = 1, 2  # of the made-up scenes: none of one is among the other
+# Of the made-up scenes: no scene is in both. Seed 2 is taken: settings were chosen on its scenes.
+UNLABELLED_SEED, HELD_OUT_SEED = 1, 3
 DATASET = "scenes"
 
 

@@ -137,7 +137,7 @@ def test_what_a_command_raises(run):
     run.error = KeyboardInterrupt()
     status, err = run("fake")
     assert status == 130
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     run.error = ZeroDivisionError()  # a fault of ours keeps its traceback
     with pytest.raises(ZeroDivisionError):
         run("fake")

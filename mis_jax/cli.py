@@ -48,7 +48,7 @@ def command(words: list[str]) -> int:
             print(_usage())
         return 0
     except KeyboardInterrupt:
-        print("\nmis-jax: interrupted; the same command resumes what it was doing.", file=sys.stderr)
+        print("\nmis-jax: interrupted; the same command resumes it.", file=sys.stderr)
         return INTERRUPTED
     except InputError as error:
         message = str(error)

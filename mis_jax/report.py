@@ -319,7 +319,7 @@ p { max-width: 46rem; margin: .4rem 0 1rem; }
 .numbers b { display: block; font-size: 2.1rem; line-height: 1.2; }
 .numbers span { color: var(--soft); font-size: .9rem; }
 .strip { display: grid; grid-auto-flow: column; gap: 8px;
-  grid-auto-columns: minmax(148px, calc((100% - 48px) / 7));
+  grid-auto-columns: minmax(132px, calc((100% - 48px) / 7));
   overflow-x: auto; padding-bottom: 4px; margin-bottom: .9rem; }
 .strip:last-child { margin-bottom: 0; }
 .six { grid-auto-columns: minmax(148px, calc((100% - 40px) / 6)); }

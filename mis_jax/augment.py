@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from mis_jax.errors import InputError
+from mis_jax.tree import nearest_patches
 
 ANGLE = 3.0  # degrees, largest small rotation either way
 SHIFT = 0.03  # of the side, largest shift either way
@@ -190,8 +191,7 @@ def _patches(patches: int, pixels: int) -> np.ndarray:
 
     The pixel before and the one after the image are for coordinates that round to either side.
     """
-    patch = (np.arange(-1, pixels + 1) * (1 / (pixels / patches))).astype(np.int32)
-    return np.clip(patch, 0, patches - 1)
+    return np.pad(nearest_patches(patches, pixels), 1, mode="edge")
 
 
 @njit(nogil=True, cache=True)

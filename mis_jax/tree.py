@@ -5,6 +5,7 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -13,17 +14,19 @@ from mis_jax.ward import ward_merges
 
 MODES = ("top_down", "uniform", "fixed")
 
-# Magic, version, bytes of an index, rows, columns, CRC32 of all other bytes; then the merges.
-_HEADER = struct.Struct("<4sBBIII")
+# Magic, version, bytes of an index, rows, columns, largest cost, CRC32 of all other bytes.
+_HEADER = struct.Struct("<4sBBIIfI")
 _MAGIC = b"MTRE"
-_VERSION = 1
+_VERSION = 2
+_LEVELS = 8  # of a cost on disk, in each factor of 2
 
 
-def build_tree(features: np.ndarray) -> "Tree":
+def build_tree(features: np.ndarray, *, exact: bool = False) -> "Tree":
     """Merges the patches of an image by Ward's method (Algorithm 1).
 
     Args:
       features: float32 [h, w, C], finite, one vector per patch.
+      exact: ties in the order of the published code; see `ward.ward_merges`.
 
     Raises:
       InputError: features of another shape, or not finite.
@@ -32,7 +35,13 @@ def build_tree(features: np.ndarray) -> "Tree":
         raise InputError(f"The features have shape {list(np.shape(features))}, not [h, w, C].")
     height, width, channels = np.shape(features)
     flat = np.reshape(features, (height * width, channels))
-    return Tree(ward_merges(flat, height, width), (height, width))
+    return Tree(*ward_merges(flat, height, width, exact=exact), (height, width))
+
+
+def nearest_patches(patches: int, pixels: int) -> np.ndarray:
+    """The patch of each pixel along a side, int32 [pixels], by the rule of cv2's INTER_NEAREST."""
+    positions = (np.arange(pixels) * (1 / (pixels / patches))).astype(np.int32)
+    return np.minimum(positions, patches - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +53,16 @@ class Tree:
 
     Attributes:
       merges: int32 [n - 1, 2], the children of nodes n..2n-2.
+      costs: float32 [n - 1], what each merge added to the squared error (Eq. 4), at least 0: how
+        unlike its two parts are. A part may cost more than the whole, as only neighbours merge.
       grid: (h, w) in patches.
 
     Raises:
-      InputError: merges that do not make a tree over the grid.
+      InputError: merges that do not make a tree over the grid, or no cost for each.
     """
 
     merges: np.ndarray
+    costs: np.ndarray
     grid: tuple[int, int]
 
     def __post_init__(self) -> None:
@@ -66,7 +78,14 @@ class Tree:
                 f"The merges over {height}x{width} patches are no tree: each node but the last "
                 "must be a child once, of a later node; build the tree again."
             )
+        costs = _read_only(np.array(self.costs, np.float32))
+        if costs.shape != (len(merges),) or not (np.isfinite(costs) & (costs >= 0)).all():
+            raise InputError(
+                f"A tree of {len(merges)} merges takes as many finite costs of at least 0; build "
+                "the tree again."
+            )
         object.__setattr__(self, "merges", merges)
+        object.__setattr__(self, "costs", costs)
         object.__setattr__(self, "grid", (int(height), int(width)))
 
     @property
@@ -96,6 +115,22 @@ class Tree:
         """int32 [2n - 1]: the node each node was merged into; the root has -1."""
         return self._ancestry[0]
 
+    def patch_at(self, row: float, col: float, height: int, width: int) -> int:
+        """The patch, a leaf, at a position in pixels of the image of height x width."""
+        if not (0 <= row < height and 0 <= col < width):
+            raise IndexError(f"(row {row}, column {col}) lies outside {height} x {width} pixels")
+        (h, w) = self.grid
+        return int(nearest_patches(h, height)[int(row)] * w + nearest_patches(w, width)[int(col)])
+
+    def ancestors(self, node: int) -> np.ndarray:
+        """int32 [depth + 1]: the node itself and the regions that hold it, up to the root."""
+        parents = self.parents()
+        path = np.empty(self.depths()[self._known(node)] + 1, np.int32)
+        for k in range(len(path)):
+            path[k] = node
+            node = parents[node]
+        return path
+
     def leaves(self, node: int) -> np.ndarray:
         """int32 [area]: the patches of a node, breadth first and first child first.
 
@@ -110,6 +145,11 @@ class Tree:
         mask = np.zeros(self.n, bool)
         mask[order[start : start + areas[node]]] = True
         return mask.reshape(self.grid)
+
+    def pixel_mask(self, node: int, height: int, width: int) -> np.ndarray:
+        """bool [height, width]: `mask` enlarged to the image by cv2's INTER_NEAREST."""
+        mask = self.mask(node).view(np.uint8)
+        return cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST).view(bool)
 
     def sample(
         self,
@@ -151,15 +191,19 @@ class Tree:
         return int(_sample_top_down(self.merges, self.areas(), decay, min_area, max_tries, rng))
 
     def to_bytes(self) -> bytes:
-        """The tree in 18 + 4(n - 1) bytes, or 18 + 8(n - 1) above 32768 patches.
+        """The tree in 22 + 5(n - 1) bytes, or 22 + 9(n - 1) above 32768 patches.
 
-        Little-endian: "MTRE", version and bytes of an index (uint8), rows, columns and CRC32 of all
-        other bytes (uint32), the merges row by row (uint16 or uint32).
+        Little-endian: "MTRE", version and bytes of an index (uint8), rows and columns (uint32),
+        largest cost (float32), CRC32 of all other bytes (uint32), the merges row by row (uint16 or
+        uint32), the level of each cost (uint8): 0 is no cost, else the largest over
+        2 ** ((255 - level) / 8), which keeps costs to 5 %.
         """
         size = _index_size(self.n)
         merges = self.merges.astype(f"<u{size}").tobytes()
-        fields = (_MAGIC, _VERSION, size, *self.grid)
-        return _HEADER.pack(*fields, _checksum(fields, merges)) + merges
+        largest = np.max(self.costs, initial=0)
+        body = merges + _cost_levels(self.costs, largest).tobytes()
+        fields = (_MAGIC, _VERSION, size, *self.grid, largest)
+        return _HEADER.pack(*fields, _checksum(fields, body)) + body
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Tree":
@@ -172,15 +216,17 @@ class Tree:
         if len(data) < _HEADER.size or data[:4] != _MAGIC:
             raise InputError("These bytes hold no merge tree" + again)
         *fields, checksum = _HEADER.unpack_from(data)
-        _, version, size, height, width = fields
+        _, version, size, height, width, largest = fields
         if version != _VERSION:
             raise InputError(f"The merge tree has version {version}, not {_VERSION}" + again)
         n = height * width
-        merges = data[_HEADER.size :]
-        whole = n >= 1 and size == _index_size(n) and len(merges) == 2 * size * (n - 1)
-        if not whole or checksum != _checksum(fields, merges):
+        body = data[_HEADER.size :]
+        whole = n >= 1 and size == _index_size(n) and len(body) == (2 * size + 1) * (n - 1)
+        if not whole or checksum != _checksum(fields, body):
             raise InputError("The merge tree is damaged or cut short" + again)
-        return cls(np.frombuffer(merges, f"<u{size}").reshape(n - 1, 2), (height, width))
+        merges = np.frombuffer(body, f"<u{size}", 2 * (n - 1)).reshape(n - 1, 2)
+        levels = np.frombuffer(body, np.uint8, n - 1, offset=2 * size * (n - 1))
+        return cls(merges, _costs_of_levels(levels, largest), (height, width))
 
     def _sample_uniform(self, rng: np.random.Generator, min_area: float) -> int:
         merged = self.areas()[self.n : self.root]
@@ -216,8 +262,23 @@ def _index_size(n: int) -> int:
     return 2 if 2 * n - 1 <= 65535 else 4
 
 
-def _checksum(fields: tuple | list, merges: bytes) -> int:
-    return zlib.crc32(merges, zlib.crc32(_HEADER.pack(*fields, 0)))
+def _checksum(fields: tuple | list, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(_HEADER.pack(*fields, 0)))
+
+
+def _cost_levels(costs: np.ndarray, largest: float) -> np.ndarray:
+    """uint8 [n - 1]; see `Tree.to_bytes`."""
+    levels = np.zeros(len(costs), np.uint8)
+    some = costs > 0
+    octaves = np.log2(costs[some].astype(np.float64) / largest)
+    levels[some] = np.maximum(np.rint(255 + _LEVELS * octaves), 1)
+    return levels
+
+
+def _costs_of_levels(levels: np.ndarray, largest: float) -> np.ndarray:
+    """float32 [n - 1], the inverse of `_cost_levels`."""
+    costs = largest * np.exp2((levels.astype(np.float64) - 255) / _LEVELS)
+    return np.where(levels == 0, 0, costs).astype(np.float32)
 
 
 @njit(nogil=True, cache=True)

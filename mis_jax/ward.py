@@ -1,26 +1,45 @@
-"""Bottom-up merging: Ward's method on a 4-connected grid of patch features (Algorithm 1)."""
+"""Bottom-up merging: Ward's method on a 4-connected grid of patch features (Algorithm 1).
+
+Each region but the oldest owns the edges to its older neighbours, and the heap holds one key for
+it: the cost of its cheapest edge. Older neighbours only disappear, so a key is never too high, and
+one that is too low is mended when it surfaces. Nothing is allocated while merging: a region keeps
+its center in the row of one of its patches, and its list of edges is made of its parts' lists.
+"""
 
 import numpy as np
 from numba import njit
 
+from mis_jax import ward_exact
 from mis_jax.errors import InputError
 
+NONE = np.int32(-1)
 
-def ward_merges(features: np.ndarray, height: int, width: int) -> np.ndarray:
+
+def ward_merges(
+    features: np.ndarray, height: int, width: int, *, exact: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Merges the two connected regions of least cost until one is left (Algorithm 1, Eqs. 3-4).
 
-    Bit for bit the tree of the published code (mis/ops/src/merging.cpp of MIS), ties included:
-    costs are float32 in its order of summation, and equal costs leave the heap in the order of
-    libstdc++'s `push_heap` and `pop_heap`. One thread; the GIL is released.
+    All costs are computed from the regions' centers in float32, none is bounded or updated. The
+    result depends on the features alone as long as the processor stays of one kind: another may add
+    the channels in another order, and so decide between costs that agree to about 1e-6 otherwise.
+    Of equal costs, the one of the region that came first is taken. Away from such near-ties the
+    regions are those of the paper, and of the published code.
+
+    Memory: 4nC bytes for the centers, and about 72n for everything else. One thread; the GIL is
+    released.
 
     Args:
       features: float32 [n, C], finite, one row per patch in row-major order.
       height: rows of the grid.
       width: columns of the grid; n = height * width.
+      exact: make bit for bit the tree of the published code, ties and order of merges included
+        (`ward_exact`); takes about twice to four times as long.
 
     Returns:
-      int32 [n - 1, 2]: row m holds the two children of node n + m, the lower number first. Nodes
-      0..n-1 are the patches, node 2n - 2 is the root.
+      merges int32 [n - 1, 2]: row m holds the two children of node n + m, the lower number first.
+      Nodes 0..n-1 are the patches, node 2n - 2 is the root. And costs float32 [n - 1]: what each
+      merge adds to the squared error (Eq. 4).
 
     Raises:
       InputError: features of another shape, or not finite in float32.
@@ -34,148 +53,139 @@ def ward_merges(features: np.ndarray, height: int, width: int) -> np.ndarray:
             f"[{height * width}, C] with C >= 1."
         )
     centers = np.array(features, np.float32, order="C")  # a copy: merging works in place
-    if not np.isfinite(centers).all():
+    if not _all_finite(centers):
         row = int(np.flatnonzero(~np.isfinite(centers).all(axis=1))[0])
         raise InputError(
             f"The features hold NaN or infinity, first in patch {row} (row {row // width}, column "
             f"{row % width} of the grid); check the image and the feature extractor's weights."
         )
-    return _merge(centers, height, width)
+    return ward_exact.merge(centers, height, width) if exact else _merge(centers, height, width)
 
 
 @njit(nogil=True, cache=True)
-def _merge(centers: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The merging loop; `centers` [n, C] is overwritten.
+def _all_finite(values: np.ndarray) -> bool:
+    total = np.float32(0)
+    for value in values.ravel():
+        total += value * np.float32(0)  # 0, or NaN for ever
+    return total == 0
 
-    A region keeps its center in the row of its first part, and its neighbours in a linked list made
-    of the cells of its parts' lists, so both stay at their initial size. Edges whose regions are
-    gone stay in the heap until they surface, as their places decide ties.
+
+@njit(nogil=True, cache=True)
+def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """The merging loop; `centers` [n, C] is overwritten."""
+    n = height * width
+    merges, costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
+    rows = np.empty(2 * n - 1, np.int32)  # node -> its row of centers; NONE once it is merged
+    rows[:n] = np.arange(n)
+    sizes = np.ones(n, np.float32)  # by row, like the centers
+    stamps = np.full(2 * n - 1, NONE)  # the last node whose list this one was put in
+    nearest = np.empty(2 * n - 1, np.int32)  # the other end of a region's cheapest edge
+    heads, cells, edge_costs = _grid_lists(centers, height, width)
+    heap, length = _first_heap(heads, cells, edge_costs, nearest, n)
+    for node in range(n, 2 * n - 1):
+        key, length = _pop_pair(heap, length, rows, heads, cells, edge_costs, nearest)
+        second = _node_of(key)
+        first = nearest[second]  # the older, and so lower, of the two
+        merges[node - n, 0], merges[node - n, 1] = first, second
+        costs[node - n] = _cost_of(key)
+        row, other = rows[first], rows[second]
+        _join_centers(centers, row, other, sizes)
+        rows[first] = rows[second] = NONE
+        rows[node] = row
+        cheapest = _join_lists(
+            node, first, second, heads, cells, stamps, edge_costs, centers, rows, sizes, nearest
+        )
+        if cheapest >= 0:
+            heap[0] = _key(cheapest, node)  # in the place of the merged pair's
+            _sift_down(heap, length)
+    return merges, costs
+
+
+@njit(nogil=True, cache=True)
+def _grid_lists(
+    centers: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Every patch's list of edges, and the costs of the edges.
+
+    Edge e has the cells 2e, in the list of its lower end, and 2e + 1, in that of its higher end;
+    `cells` [., 2] holds the node at the other end and the next cell of the list, `heads` each
+    list's first cell.
     """
     n = height * width
-    merges = np.empty((n - 1, 2), np.int32)
-    rows = np.arange(2 * n - 1)  # node -> its row of centers
-    sizes = np.ones(2 * n - 1, np.float32)
-    parents = np.arange(2 * n - 1)  # union-find; a region not yet merged is its own parent
-    stamps = np.full(2 * n - 1, -1)  # the last node whose list this one was put in
-    heads, targets, nexts = _grid_lists(height, width)
-    heap, edges = _grid_heap(centers, height, width)
-    length = count = len(edges)  # entries of the heap, edges so far
-    for node in range(n, 2 * n - 1):
-        first, second, length = _pop_edge(heap, length, edges, parents)
-        merges[node - n, 0], merges[node - n, 1] = first, second
-        parents[first] = parents[second] = node
-        _join_centers(centers[rows[first]], sizes[first], centers[rows[second]], sizes[second])
-        rows[node] = rows[first]
-        sizes[node] = sizes[first] + sizes[second]
-        _join_lists(node, first, second, heads, targets, nexts, parents, stamps)
-        cell = heads[node]
-        while cell >= 0:
-            other = targets[cell]
-            cost = _cost(centers[rows[node]], sizes[node], centers[rows[other]], sizes[other])
-            if count == len(edges):
-                edges = np.concatenate((edges, np.empty_like(edges)))
-                heap = np.concatenate((heap, np.empty_like(heap)))
-            edges[count, 0], edges[count, 1] = other, node
-            _sift_up(heap, length, 0, _entry(cost, count))
-            length, count = length + 1, count + 1
-            cell = nexts[cell]
-    return merges
-
-
-@njit(nogil=True, cache=True)
-def _grid_lists(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Neighbours of every patch (up, left, down, right) as lists: heads, and targets and nexts."""
-    n = height * width
-    heads = np.full(2 * n - 1, -1)
-    targets = np.empty(4 * n, np.int64)
-    nexts = np.full(4 * n, -1)
+    edges = 2 * n - height - width
+    heads = np.full(2 * n - 1, NONE)
+    cells = np.empty((2 * edges, 2), np.int32)
+    costs = np.empty(edges, np.float32)
+    half = np.float32(0.5)
+    edge = 0
     for node in range(n):
-        row, column = node // width, node % width
-        last = -1
-        for side in range(4):
-            cell = 4 * node + side
-            if side == 0 and row > 0:
-                targets[cell] = node - width
-            elif side == 1 and column > 0:
-                targets[cell] = node - 1
-            elif side == 2 and row + 1 < height:
-                targets[cell] = node + width
-            elif side == 3 and column + 1 < width:
-                targets[cell] = node + 1
-            else:
-                continue
-            if last < 0:
-                heads[node] = cell
-            else:
-                nexts[last] = cell
-            last = cell
-    return heads, targets, nexts
-
-
-@njit(nogil=True, cache=True)
-def _grid_heap(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The heap of all edges of the grid, and the two nodes [edges, 2] of each."""
-    edges = np.empty((2 * height * width - height - width, 2), np.int32)
-    heap = np.empty(len(edges), np.int64)
-    one = np.float32(1.0)
-    count = 0
-    for node in range(height * width):
         for other, exists in (
-            (node + width, node // width + 1 < height),
             (node + 1, node % width + 1 < width),
+            (node + width, node + width < n),
         ):
             if exists:
-                edges[count, 0], edges[count, 1] = node, other
-                heap[count] = _entry(_cost(centers[node], one, centers[other], one), count)
-                count += 1
-    for top in range((count - 2) // 2, -1, -1):
-        _sift_hole(heap, top, count, heap[top])
-    return heap, edges
+                cells[2 * edge, 0], cells[2 * edge, 1] = other, heads[node]
+                cells[2 * edge + 1, 0], cells[2 * edge + 1, 1] = node, heads[other]
+                heads[node], heads[other] = 2 * edge, 2 * edge + 1
+                costs[edge] = half * _squared_distance(centers, node, other)
+                edge += 1
+    return heads, cells, costs
 
 
 @njit(nogil=True, cache=True)
-def _cost(a: np.ndarray, size_a: float, b: np.ndarray, size_b: float) -> float:
-    """Increase of the squared error by joining two regions (Eq. 4), float32."""
-    weight = (size_a * size_b) * (np.float32(1.0) / (size_a + size_b))
-    return weight * _squared_distance(a, b)
+def _first_heap(
+    heads: np.ndarray, cells: np.ndarray, costs: np.ndarray, nearest: np.ndarray, n: int
+) -> tuple[np.ndarray, int]:
+    """A heap of the patches' keys; the first patch owns no edge."""
+    keys = np.empty(n - 1, np.int64)
+    for node in range(1, n):
+        keys[node - 1] = _key(_cheapest(node, heads, cells, costs, nearest), node)
+    keys.sort()  # sorted is a heap
+    return keys, n - 1
 
 
 @njit(nogil=True, cache=True)
-def _squared_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """|a - b|^2 in float32, summed in the order of the published binary (two 4-lane sums)."""
-    s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
-    channels = len(a)
-    c = 0
-    while c + 8 <= channels:
-        d0, d1, d2, d3 = a[c] - b[c], a[c + 1] - b[c + 1], a[c + 2] - b[c + 2], a[c + 3] - b[c + 3]
-        s0, s1, s2, s3 = s0 + d0 * d0, s1 + d1 * d1, s2 + d2 * d2, s3 + d3 * d3
-        d4, d5, d6, d7 = (
-            a[c + 4] - b[c + 4],
-            a[c + 5] - b[c + 5],
-            a[c + 6] - b[c + 6],
-            a[c + 7] - b[c + 7],
-        )
-        s4, s5, s6, s7 = s4 + d4 * d4, s5 + d5 * d5, s6 + d6 * d6, s7 + d7 * d7
-        c += 8
-    s0, s1, s2, s3 = s0 + s4, s1 + s5, s2 + s6, s3 + s7
-    if c + 4 <= channels:
-        d0, d1, d2, d3 = a[c] - b[c], a[c + 1] - b[c + 1], a[c + 2] - b[c + 2], a[c + 3] - b[c + 3]
-        s0, s1, s2, s3 = s0 + d0 * d0, s1 + d1 * d1, s2 + d2 * d2, s3 + d3 * d3
-        c += 4
-    total = (s0 + s2) + (s1 + s3)
-    while c < channels:
-        d0 = a[c] - b[c]
-        total += d0 * d0
-        c += 1
-    return total
+def _pop_pair(
+    heap: np.ndarray,
+    length: int,
+    rows: np.ndarray,
+    heads: np.ndarray,
+    cells: np.ndarray,
+    costs: np.ndarray,
+    nearest: np.ndarray,
+) -> tuple[int, int]:
+    """Brings to the top a region whose cheapest edge is still there: its key, and the length."""
+    while True:
+        node = _node_of(heap[0])
+        cost = np.float32(-1.0)
+        if rows[node] >= 0:
+            if rows[nearest[node]] >= 0:
+                return heap[0], length
+            cost = _cheapest(node, heads, cells, costs, nearest)
+        if cost >= 0:
+            heap[0] = _key(cost, node)
+        else:  # merged itself, or the oldest of its surroundings
+            length -= 1
+            heap[0] = heap[length]
+        _sift_down(heap, length)
 
 
 @njit(nogil=True, cache=True)
-def _join_centers(a: np.ndarray, size_a: float, b: np.ndarray, size_b: float) -> None:
-    """Sets `a` to the center of the joined region (Eq. 3), float32."""
-    size = size_a + size_b
-    for c in range(len(a)):
-        a[c] = (a[c] * size_a + b[c] * size_b) / size
+def _cheapest(
+    node: int, heads: np.ndarray, cells: np.ndarray, costs: np.ndarray, nearest: np.ndarray
+) -> float:
+    """Finds `nearest` among the older neighbours of a node; its cost, or -1 if there is none."""
+    least = np.float32(-1.0)
+    cell = heads[node]
+    while cell >= 0:
+        other = cells[cell, 0]
+        if 0 <= other < node:
+            cost = costs[cell >> 1]
+            if least < 0 or cost < least:
+                least = cost
+                nearest[node] = other
+        cell = cells[cell, 1]
+    return least
 
 
 @njit(nogil=True, cache=True)
@@ -184,87 +194,102 @@ def _join_lists(
     first: int,
     second: int,
     heads: np.ndarray,
-    targets: np.ndarray,
-    nexts: np.ndarray,
-    parents: np.ndarray,
+    cells: np.ndarray,
     stamps: np.ndarray,
-) -> None:
-    """Makes the list of `node` from those of its parts: each region once, where it came first."""
-    stamps[node] = node
-    last = -1
+    costs: np.ndarray,
+    centers: np.ndarray,
+    rows: np.ndarray,
+    sizes: np.ndarray,
+    nearest: np.ndarray,
+) -> float:
+    """Makes the list of `node` from its parts', with the costs of its edges; the least of them.
+
+    `node` is newer than all its neighbours, and so owns all its edges. Of two edges to the same
+    neighbour one is dropped: its cell in the neighbour's list then leads to NONE.
+    """
+    row = rows[node]
+    least = np.float32(-1.0)
+    last = NONE
     for part in (first, second):
         cell = heads[part]
         while cell >= 0:
-            following = nexts[cell]
-            other = _find(parents, targets[cell])
-            if stamps[other] != node:
-                stamps[other] = node
-                targets[cell] = other
-                if last < 0:
-                    heads[node] = cell
+            other, following = cells[cell, 0], cells[cell, 1]
+            if other >= 0 and rows[other] >= 0:  # not the edge between the parts
+                if stamps[other] == node:
+                    cells[cell ^ 1, 0] = NONE
                 else:
-                    nexts[last] = cell
-                last = cell
+                    stamps[other] = node
+                    cells[cell ^ 1, 0] = node
+                    cost = _cost(centers, row, rows[other], sizes)
+                    costs[cell >> 1] = cost
+                    if least < 0 or cost < least:
+                        least = cost
+                        nearest[node] = other
+                    if last < 0:
+                        heads[node] = cell
+                    else:
+                        cells[last, 1] = cell
+                    last = cell
             cell = following
     if last >= 0:
-        nexts[last] = -1
+        cells[last, 1] = NONE
+    return least
 
 
 @njit(nogil=True, cache=True)
-def _find(parents: np.ndarray, node: int) -> int:
-    """The region that holds `node`; halves the path on the way."""
-    while parents[node] != node:
-        parents[node] = parents[parents[node]]
-        node = parents[node]
-    return node
+def _cost(centers: np.ndarray, a: int, b: int, sizes: np.ndarray) -> float:
+    """Increase of the squared error by joining two regions (Eq. 4), float32."""
+    return sizes[a] * sizes[b] / (sizes[a] + sizes[b]) * _squared_distance(centers, a, b)
+
+
+# Only here may the compiler change the order of additions, to add several channels at once.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
+    total = np.float32(0.0)
+    for c in range(centers.shape[1]):
+        difference = centers[a, c] - centers[b, c]
+        total += difference * difference
+    return total
 
 
 @njit(nogil=True, cache=True)
-def _entry(cost: float, edge: int) -> int:
-    """Heap entry: the bits of a float32 cost >= 0, which order as the costs do, and the edge."""
-    return (np.int64(np.float32(cost).view(np.int32)) << 32) | edge
+def _join_centers(centers: np.ndarray, a: int, b: int, sizes: np.ndarray) -> None:
+    """Sets row `a` to the center of the joined region (Eq. 3), and its size, float32."""
+    size = sizes[a] + sizes[b]
+    weight_a, weight_b = sizes[a] / size, sizes[b] / size
+    for c in range(centers.shape[1]):
+        centers[a, c] = centers[a, c] * weight_a + centers[b, c] * weight_b
+    sizes[a] = size
 
 
 @njit(nogil=True, cache=True)
-def _dearer(a: int, b: int) -> bool:
-    """Whether entry `a` costs strictly more than entry `b`."""
-    return (a >> 32) > (b >> 32)
+def _key(cost: float, node: int) -> int:
+    """A heap key: the bits of a float32 cost >= 0, which order as the costs do, and the node."""
+    return (np.int64(np.float32(cost).view(np.int32)) << 32) | node
 
 
 @njit(nogil=True, cache=True)
-def _pop_edge(
-    heap: np.ndarray, length: int, edges: np.ndarray, parents: np.ndarray
-) -> tuple[int, int, int]:
-    """Pops until both regions of an edge still exist; these two, and the length left."""
-    while True:
-        edge = heap[0] & 0xFFFFFFFF
-        length -= 1
-        if length > 0:
-            _sift_hole(heap, 0, length, heap[length])
-        first, second = edges[edge, 0], edges[edge, 1]
-        if parents[first] == first and parents[second] == second:
-            return first, second, length
+def _node_of(key: int) -> int:
+    return np.int32(key & 0xFFFFFFFF)
 
 
 @njit(nogil=True, cache=True)
-def _sift_hole(heap: np.ndarray, hole: int, length: int, entry: int) -> None:
-    """libstdc++'s `__adjust_heap`: the hole sinks to the bottom, then the entry climbs from it."""
-    top = hole
-    while hole < (length - 1) // 2:
-        child = 2 * hole + 2
-        child -= int(_dearer(heap[child], heap[child - 1]))  # on a tie the right child; no branch
+def _cost_of(key: int) -> float:
+    return np.int32(key >> 32).view(np.float32)
+
+
+@njit(nogil=True, cache=True)
+def _sift_down(heap: np.ndarray, length: int) -> None:
+    """Lets the key at the top sink to its place."""
+    if length == 0:
+        return
+    key, hole = heap[0], 0
+    while 2 * hole + 1 < length:
+        child = 2 * hole + 1
+        if child + 1 < length:
+            child += int(heap[child + 1] < heap[child])
+        if heap[child] >= key:
+            break
         heap[hole] = heap[child]
         hole = child
-    if length % 2 == 0 and hole == (length - 2) // 2:
-        heap[hole] = heap[2 * hole + 1]
-        hole = 2 * hole + 1
-    _sift_up(heap, hole, top, entry)
-
-
-@njit(nogil=True, cache=True)
-def _sift_up(heap: np.ndarray, hole: int, top: int, entry: int) -> None:
-    """libstdc++'s `__push_heap`: the entry climbs from the hole past strictly dearer ones."""
-    while hole > top and _dearer(heap[(hole - 1) // 2], entry):
-        heap[hole] = heap[(hole - 1) // 2]
-        hole = (hole - 1) // 2
-    heap[hole] = entry
+    heap[hole] = key

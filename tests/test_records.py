@@ -25,7 +25,7 @@ def make_tree(height: int, width: int, seed: int = 0) -> Tree:
     for node in range(n, 2 * n - 1):
         merges.append([roots.pop(rng.integers(len(roots))) for _ in range(2)])
         roots.append(node)
-    return Tree(np.array(merges, np.int32).reshape(n - 1, 2), (height, width))
+    return Tree(np.array(merges, np.int32).reshape(n - 1, 2), np.ones(n - 1), (height, width))
 
 
 def make_record(name: str = "a.png", seed: int = 0) -> records.Record:

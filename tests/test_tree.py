@@ -44,25 +44,26 @@ def random_tree(seed, height, width):
         rng.shuffle(unmerged)
         merges.append([unmerged.pop(), unmerged.pop()])
         unmerged.append(node)
-    return Tree(np.array(merges, np.int32).reshape(n - 1, 2), (height, width))
+    costs = rng.uniform(0, 100, n - 1) * (rng.random(n - 1) < 0.9)
+    return Tree(np.array(merges, np.int32).reshape(n - 1, 2), costs, (height, width))
 
 
 def chain(n):
     """Patches join the region one by one, so that the node of area a is n + a - 2."""
     later = np.arange(n, 2 * n - 2)
     merges = np.stack([np.append(0, later), np.arange(1, n)], axis=1)
-    return Tree(merges, (1, n))
+    return Tree(merges, np.arange(n - 1), (1, n))
 
 
 def balanced(levels):
     """The complete tree with 2^levels patches."""
     n = 2**levels
-    return Tree(np.arange(2 * n - 2).reshape(n - 1, 2), (1, n))
+    return Tree(np.arange(2 * n - 2).reshape(n - 1, 2), np.arange(n - 1), (1, n))
 
 
 def tied_tree():
     features = [[(7 * i + 3 * c + i * i) % 5 for c in range(3)] for i in range(12)]
-    return build_tree(np.array(features, np.float32).reshape(3, 4, 3))
+    return build_tree(np.array(features, np.float32).reshape(3, 4, 3), exact=True)
 
 
 def draws(tree, count, seed=0, **settings):
@@ -96,6 +97,26 @@ def test_structure(tree):
         assert tree.mask(node).dtype == bool
 
 
+@settings(max_examples=100, deadline=None)
+@given(trees, st.integers(0, 80), st.integers(0, 80), st.data())
+def test_regions_at_a_pixel(tree, more_rows, more_columns, data):
+    height, width = tree.grid[0] + more_rows, tree.grid[1] + more_columns
+    row, col = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    patch = tree.patch_at(row + 0.5, col, height, width)
+    path = tree.ancestors(patch).tolist()
+    assert path == [k for k in range(tree.num_nodes) if tree.mask(k).flat[patch]]
+    for node in range(tree.num_nodes):
+        mask = tree.pixel_mask(node, height, width)
+        assert mask.shape == (height, width)
+        assert mask[row, col] == (node in path)
+
+
+def test_pixels_outside_the_image_have_no_patch():
+    for row, col in ((-1, 0), (5, 0), (0, 7), (0, -0.1)):
+        with pytest.raises(IndexError, match="5 x 7"):
+            chain(3).patch_at(row, col, 5, 7)
+
+
 @settings(max_examples=50, deadline=None)
 @given(trees, st.data())
 def test_leaves_come_breadth_first(tree, data):
@@ -113,10 +134,11 @@ def test_leaves_come_breadth_first(tree, data):
 
 def test_arrays_are_read_only_copies():
     merges = np.array([[0, 1], [2, 3]], np.int32)
-    tree = Tree(merges, (1, 3))
-    merges[0] = 7
+    tree = Tree(merges, costs := np.ones(2, np.float32), (1, 3))
+    merges[0] = costs[0] = 7
     assert tree.merges.tolist() == [[0, 1], [2, 3]]
-    for array in (tree.merges, tree.areas(), tree.parents(), tree.depths()):
+    assert tree.costs.tolist() == [1, 1]
+    for array in (tree.merges, tree.costs, tree.areas(), tree.parents(), tree.depths()):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
@@ -143,14 +165,22 @@ def test_unknown_nodes_have_no_patches(node):
 )
 def test_merges_that_are_no_tree(merges):
     with pytest.raises(InputError, match="1x3 patches"):
-        Tree(np.array(merges, np.int32), (1, 3))
+        Tree(np.array(merges, np.int32), np.zeros(2), (1, 3))
+
+
+@pytest.mark.parametrize("costs", [[1], [1, -1], [1, np.nan], [np.inf, 1], [[1, 2]]])
+def test_costs_that_are_none(costs):
+    with pytest.raises(InputError, match="2 merges"):
+        Tree(np.array([[0, 1], [2, 3]]), np.array(costs), (1, 3))
 
 
 def test_build_tree():
     features = np.random.default_rng(0).normal(size=(5, 7, 6)).astype(np.float32)
     tree = build_tree(features)
     assert tree.grid == (5, 7)
-    np.testing.assert_array_equal(tree.merges, ward_merges(features.reshape(35, 6), 5, 7))
+    merges, costs = ward_merges(features.reshape(35, 6), 5, 7)
+    np.testing.assert_array_equal(tree.merges, merges)
+    np.testing.assert_array_equal(tree.costs, costs)
     with pytest.raises(InputError, match=r"\[35, 6\]"):
         build_tree(features.reshape(35, 6))
     with pytest.raises(InputError, match="NaN"):
@@ -271,16 +301,28 @@ def test_bytes_come_back(tree):
     assert back.grid == tree.grid
     assert back.merges.dtype == np.int32
     np.testing.assert_array_equal(back.merges, tree.merges)
+    assert ((back.costs == 0) == (tree.costs == 0)).all()
+    np.testing.assert_allclose(back.costs, tree.costs, rtol=2 ** (1 / 16) - 1 + 1e-6)
+    assert back.to_bytes() == tree.to_bytes()
+
+
+def test_costs_keep_their_order_over_many_octaves():
+    costs = np.float32(3) * 2.0 ** -np.arange(40)
+    tree = Tree(np.stack([np.arange(40), np.arange(40, 80)], 1), costs, (1, 41))
+    back = Tree.from_bytes(tree.to_bytes()).costs
+    np.testing.assert_allclose(back[:31], tree.costs[:31], rtol=1e-6)
+    assert (back[31:] >= tree.costs[31:]).all()
+    assert (np.diff(back) <= 0).all()
 
 
 def test_bytes_of_an_image_are_few():
-    assert len(random_tree(6, 47, 63).to_bytes()) == 18 + 4 * 2960
+    assert len(random_tree(6, 47, 63).to_bytes()) == 22 + 5 * 2960 < 16_000
 
 
 def test_many_patches_take_four_bytes_an_index():
     for n, size in ((32_768, 2), (32_769, 4)):
         tree = chain(n)
-        assert len(tree.to_bytes()) == 18 + 2 * size * (n - 1)
+        assert len(tree.to_bytes()) == 22 + (2 * size + 1) * (n - 1)
         np.testing.assert_array_equal(Tree.from_bytes(tree.to_bytes()).merges, tree.merges)
 
 
@@ -300,10 +342,12 @@ def test_any_other_length_is_found():
             Tree.from_bytes(damaged)
 
 
-def written(version=1, size=2, height=1, width=3, merges=((0, 1), (2, 3))):
+def written(
+    version=2, size=2, height=1, width=3, largest=1.0, merges=((0, 1), (2, 3)), levels=(0, 255)
+):
     """Bytes with a right checksum, whatever they say."""
-    body = np.array(merges, f"<u{size}").tobytes()
-    head = struct.pack("<4sBBII", b"MTRE", version, size, height, width)
+    body = np.array(merges, f"<u{size}").tobytes() + bytes(levels)
+    head = struct.pack("<4sBBIIf", b"MTRE", version, size, height, width, largest)
     return head + struct.pack("<I", zlib.crc32(head + b"\0\0\0\0" + body)) + body
 
 
@@ -314,7 +358,10 @@ def test_layout_of_the_bytes():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"version": 2},
+        {"version": 1},
+        {"largest": math.nan},
+        {"largest": -1.0},
+        {"levels": (1,)},
         {"size": 4},
         {"size": 1},
         {"height": 0},

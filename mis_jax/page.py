@@ -142,6 +142,7 @@ figcaption { font-size: .8rem; margin-top: .25rem; white-space: nowrap; }
 figcaption b { color: var(--text); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr));
   gap: 1rem; }
+.charts + .charts { margin-top: 1rem; }
 .chart { margin: 0; }
 .chart figcaption { font-size: .9rem; color: var(--text); white-space: normal; margin: 0 0 .4rem; }
 .chart figcaption span { font-weight: 600; margin-left: .8em; }

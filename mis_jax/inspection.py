@@ -164,21 +164,24 @@ def _spread(values: list[int]) -> dict:
 
 def _how_trees_are_made(folder: str | None, config: ConfigDict) -> tuple[features.Extractor, int]:
     """The extractor and max_side of records, or of the config without records."""
-    extractor = features.make_extractor(**config.features)
+    model = config.features.model
     if folder is None:
-        return extractor, config.propose.max_side
+        return features.make_extractor(**config.features), config.propose.max_side
     made = records.read_index(folder).get("settings")
     if not isinstance(made, dict) or not {"extractor", "max_side"} <= made.keys():
         raise InputError(
             f"{folder} has no {records.INDEX} that says how its trees were made; leave out "
             f"--datasets, or leave out {folder} to measure by --config alone."
         )
-    if made["extractor"] != extractor.name:
-        raise InputError(
-            f'{folder} holds trees of the features "{made["extractor"]}", and --config gives '
-            f'"{extractor.name}"; give the --config and --config.features.* of mis-jax propose.'
-        )
-    return extractor, made["max_side"]
+    if model in ("auto", made["extractor"].partition(" ")[0]):  # else nothing need be downloaded
+        extractor = features.make_extractor(**config.features)
+        if extractor.name == made["extractor"]:
+            return extractor, made["max_side"]
+        model = extractor.name
+    raise InputError(
+        f'{folder} holds trees of the features "{made["extractor"]}", and --config gives '
+        f'"{model}"; give the --config and --config.features.* that mis-jax propose was given.'
+    )
 
 
 # ---- images with masks
@@ -382,7 +385,7 @@ def _pair(image: np.ndarray, truth: np.ndarray, tree: Tree, record: dict) -> lis
     _, node = oracle.best_node(tree, truth)
     found = page.draw_mask(small, tree.pixel_mask(node, height, width))
     needed = [record[f"nodes{100 * target:.0f}"] for target in TARGETS]
-    nodes = ", ".join(f"over {MAX_NODES}" if k is None else str(k) for k in needed)
+    nodes = ", ".join(f"&gt;{MAX_NODES}" if k is None else str(k) for k in needed)
     name = html.escape(record["id"])
     return [
         page.figure(page.draw_outline(small, mask), name, f"the object of {name}"),

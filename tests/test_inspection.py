@@ -66,7 +66,7 @@ def command(monkeypatch, capsys):
 
 def embedded(**changes):
     c = config.default()
-    c.features.update(model="embedded", **changes)
+    c.features.update({"model": "embedded"} | changes)
     return c
 
 
@@ -180,10 +180,13 @@ def test_usage(command, words):
     assert "usage: mis-jax inspect RECORDS" in err
 
 
-def test_records_of_other_features_are_refused(folder, tmp_path):
+def test_records_of_other_features_are_refused(folder, tmp_path, monkeypatch):
     opened = [benchmarks.open_benchmark("mine", folder)]
     with pytest.raises(InputError, match=r'"embedded stride=8".*"embedded stride=4".*--config'):
         inspection.inspect(str(folder / "records"), opened, tmp_path, embedded(stride=4))
+    monkeypatch.setattr(features, "download", lambda model: pytest.fail("a download"))
+    with pytest.raises(InputError, match=r'"embedded stride=8".*"dino-vits8"'):
+        inspection.inspect(str(folder / "records"), opened, tmp_path, embedded(model="dino-vits8"))
     assert not list(tmp_path.iterdir())
 
 

@@ -3,33 +3,46 @@
 import cv2
 import numpy as np
 import pytest
+import scipy.linalg
 
-from mis_jax import descriptor
+from mis_jax import descriptor, oracle
 from mis_jax.scenes import make_scene
-from mis_jax.ward import ward_merges
+from mis_jax.tree import build_tree
+
+CUTS = np.s_[..., 51:59]
 
 
 def scene(seed: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.ndarray]:
     return make_scene(np.random.default_rng(seed), size)
 
 
-def best_overlap(features: np.ndarray, mask: np.ndarray, stride: int = 8) -> float:
-    """The largest IoU of any node of the tree with the object; sides are multiples of stride."""
-    height, width, channels = features.shape
-    merges = ward_merges(features.reshape(-1, channels), height, width)
-    inside = mask.reshape(height, stride, width, stride).sum((1, 3), dtype=float).ravel()
-    nodes = [(float(count), float(stride**2)) for count in inside]
-    for first, second in merges:
-        nodes.append((nodes[first][0] + nodes[second][0], nodes[first][1] + nodes[second][1]))
-    return max(common / (area + mask.sum() - common) for common, area in nodes)
+def best_overlap(features: np.ndarray, mask: np.ndarray) -> float:
+    return oracle.best_node(build_tree(features), mask.astype(np.int32))[0]
 
 
-@pytest.mark.parametrize("size", [(96, 128), (97, 131), (33, 8), (1, 1), (5, 200)])
+def laplacian(across: np.ndarray, down: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """D - W and D of the links of a grid, float64 [n, n]."""
+    height, width = len(across), down.shape[1]
+    links = np.zeros((height, width, height, width))
+    for row in range(height):
+        for column in range(width):
+            if column + 1 < width:
+                links[row, column, row, column + 1] = across[row, column]
+            if row + 1 < height:
+                links[row, column, row + 1, column] = down[row, column]
+    links = links.reshape(height * width, -1)
+    degrees = np.diag((links + links.T).sum(1))
+    return degrees - links - links.T, degrees
+
+
+@pytest.mark.parametrize(
+    "size", [(96, 128), (97, 131), (33, 8), (1, 1), (5, 200), (8, 4), (200, 3)]
+)
 @pytest.mark.parametrize("stride", [4, 7, 8, 16])
 def test_shape_and_finite(size, stride):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     features = descriptor.embedded(image, stride)
-    assert features.shape == (-(-size[0] // stride), -(-size[1] // stride), 38)
+    assert features.shape == (-(-size[0] // stride), -(-size[1] // stride), 61)
     assert features.dtype == np.float32
     assert np.isfinite(features).all()
 
@@ -59,17 +72,20 @@ def test_mirrored_image_gives_mirrored_features():
     image = scene(3)[0]
     features = descriptor.embedded(image)
     mirrored = descriptor.embedded(image[:, ::-1])[:, ::-1]
-    swapped = [*range(32), 32, 35, 34, 33, 36]  # 45 and 135 degrees change places; rows stay
-    np.testing.assert_allclose(mirrored[..., swapped], features[..., :37], atol=1e-3)
+    signs = np.sign((mirrored[CUTS] * features[CUTS]).sum((0, 1)))  # of eigenvectors: either
+    mirrored[CUTS] *= signs
+    np.testing.assert_allclose(mirrored[..., :60], features[..., :60], atol=5e-3)
 
 
-def test_flat_image_differs_by_position_only():
+def test_flat_image_differs_by_place_only():
     features = descriptor.embedded(np.full((64, 96, 3), (180, 90, 40), np.uint8))
     np.testing.assert_allclose(
-        features[..., :36], np.broadcast_to(features[0, 0, :36], (8, 12, 36)), atol=1e-4
+        features[..., :51], np.broadcast_to(features[0, 0, :51], (16, 24, 51)), atol=1e-4
     )
-    assert (np.diff(features[..., 36], axis=0) > 0).all()
-    assert (np.diff(features[..., 37], axis=1) > 0).all()
+    first = features[..., 51]  # cuts the longer side in the middle
+    assert (first[:, :12] * first[:, 12:][:, ::-1] < 0).all()
+    assert (np.diff(features[..., 59], axis=0) > 0).all()
+    assert (np.diff(features[..., 60], axis=1) > 0).all()
 
 
 def test_squared_distance_of_flat_colours_is_the_gaussian_kernels():
@@ -79,24 +95,63 @@ def test_squared_distance_of_flat_colours_is_the_gaussian_kernels():
     steps = lab[:, None] - lab[None]
     kernel = np.exp(-np.square(steps).sum(-1) / (2 * descriptor.BANDWIDTH**2))
     np.testing.assert_allclose(np.square(features).sum(-1), 1, atol=1e-5)
-    np.testing.assert_allclose(features @ features.T, kernel, atol=0.35)  # 16 random frequencies
-    frequencies = np.random.default_rng(2).standard_normal((16, 3)) / descriptor.BANDWIDTH
+    np.testing.assert_allclose(features @ features.T, kernel, atol=0.3)  # 24 random frequencies
+    frequencies = np.random.default_rng(2).standard_normal((24, 3)) / descriptor.BANDWIDTH
     exact = np.cos(steps @ frequencies.T).mean(-1)
     np.testing.assert_allclose(features @ features.T, exact, atol=1e-5)
 
 
-def test_diffusion_matches_a_dense_matrix():
+def test_deviations_tell_fine_texture_from_flat_colour_of_the_same_mean():
+    lab = np.full((16, 32, 3), 40, np.float32)
+    lab[:, 16:] += np.float32([6, 0, 0]) * (-1.0) ** np.indices((16, 16)).sum(0)[..., None]
+    deviations = descriptor._deviations(lab, 2, 4)
+    np.testing.assert_allclose(deviations[:, 0], np.log(0.5), atol=1e-4)
+    np.testing.assert_allclose(deviations[:, 3, 0], np.log(6.5), atol=0.05)
+    np.testing.assert_allclose(deviations[:, 3, 1:], np.log(0.5), atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (3, 14), (12, 1), (1, 12)])
+def test_cuts_solve_the_generalized_eigenproblem(shape):
+    rng = np.random.default_rng(5)
+    across, down = rng.random((shape[0], shape[1] - 1)), rng.random((shape[0] - 1, shape[1]))
+    matrix, degrees = laplacian(across + descriptor.CUT_FLOOR, down + descriptor.CUT_FLOOR)
+    values, expected = scipy.linalg.eigh(matrix, degrees)
+    vectors = descriptor._eigenvectors(np.float32(across), np.float32(down)).reshape(-1, 8)
+    scales = vectors.std(0)
+    np.testing.assert_allclose(scales, np.sqrt(values[1] / values[1:9]), rtol=1e-2)
+    for k in range(4):
+        ours, exact = vectors[:, k] / scales[k], expected[:, k + 1] / expected[:, k + 1].std()
+        np.testing.assert_allclose(ours * np.sign(ours @ exact), exact, atol=2e-2)
+
+
+def test_first_cut_follows_the_outline():
+    cells = np.random.default_rng(1).normal(0, 1, (20, 30, 3)).astype(np.float32)
+    inside = np.zeros((20, 30), bool)
+    inside[4:15, 3:17] = True
+    cells[inside, 0] += 25
+    first = descriptor._cuts(cells)[..., 0]
+    assert first[inside].max() < first[~inside].min() or first[inside].min() > first[~inside].max()
+
+
+def test_relaxation_along_rows_matches_a_dense_solution():
     rng = np.random.default_rng(4)
-    features, cells = rng.random((5, 6, 3), np.float32), rng.random((5, 6, 3), np.float32)
-    rows, columns = (axis.ravel() for axis in np.mgrid[:5, :6])
-    apart = np.abs(rows[:, None] - rows) + 1j * np.abs(columns[:, None] - columns)
-    near = np.select([np.maximum(apart.real, apart.imag) > 1, apart == 1 + 1j], [0, 0.5], 1.0)
-    flat = cells.reshape(-1, 3).astype(float)
-    weights = near * np.exp(-np.square(flat[:, None] - flat).sum(-1) / (2 * 0.6**2))
-    weights /= weights.sum(1, keepdims=True)
-    expected = np.linalg.matrix_power(weights, 3) @ features.reshape(-1, 3)
-    smoothed = descriptor._diffuse(features, cells, np.float32(0.6), 3)
-    np.testing.assert_allclose(smoothed.reshape(-1, 3), expected, atol=1e-5)
+    values, links = rng.random((2, 7, 3), np.float32), rng.random((2, 6), np.float32)
+    solved = descriptor._relax(values, links, np.float32(5))
+    for row in range(2):
+        matrix, _ = laplacian(links[row : row + 1], np.zeros((0, 7)))
+        expected = np.linalg.solve(np.eye(7) + 5 * matrix, values[row])
+        np.testing.assert_allclose(solved[row], expected, atol=1e-5)
+
+
+def test_smoothing_moves_values_and_neither_makes_nor_loses_any():
+    rng = np.random.default_rng(6)
+    features = rng.random((9, 7, 4), np.float32)
+    across, down = rng.random((9, 6), np.float32), rng.random((8, 7), np.float32)
+    smoothed = descriptor._smooth(features, across, down)
+    np.testing.assert_allclose(smoothed.sum((0, 1)), features.sum((0, 1)), rtol=1e-4)
+    assert smoothed.std() < 0.3 * features.std()
+    flat = np.ones((9, 7, 1), np.float32)
+    np.testing.assert_allclose(descriptor._smooth(flat, across, down), flat, atol=1e-4)
 
 
 def test_smoothing_stops_at_a_strong_edge():
@@ -104,7 +159,7 @@ def test_smoothing_stops_at_a_strong_edge():
     cells[:, 4:] = 60
     features = np.random.default_rng(0).random((6, 8, 2), np.float32)
     features[:, 4:] += 10
-    smoothed = descriptor._smooth(features, cells)
+    smoothed = descriptor._smooth(features, *descriptor._links(cells))
     assert smoothed[:, :4].max() < 1.001
     assert smoothed[:, 4:].min() > 9.999
     assert smoothed[:, :4].std() < 0.5 * features[:, :4].std()
@@ -122,7 +177,7 @@ def test_trees_hold_the_objects_better_than_plain_colour():
     better, plain = [], []
     for seed in range(30):
         image, mask = scene(seed, (160, 208))
-        cells = cv2.resize(image, (26, 20), interpolation=cv2.INTER_AREA).astype(np.float32)
+        cells = cv2.resize(image, (52, 40), interpolation=cv2.INTER_AREA).astype(np.float32)
         better.append(best_overlap(descriptor.embedded(image), mask))
         plain.append(best_overlap(cells, mask))
     assert np.mean(better) > np.mean(plain) + 0.05

@@ -87,7 +87,7 @@ def features() -> dict:
         # where its weights are at hand, else the embedded descriptor, and the log says which.
         "model": "auto",
         "weights": "",  # .safetensors or .pth of the chosen ViT; empty: the cache folder
-        "stride": 8,  # pixels between two neighbouring features of the embedded descriptor
+        "stride": 4,  # pixels between two neighbouring features of the embedded descriptor
         # How the ViT's position embeddings are resized: "bicubic_offset" as DINO's own code does,
         # with 0.1 added to the grid, or "bilinear", the paper's words.
         "pos_interp": "bicubic_offset",

@@ -42,7 +42,8 @@ def embedded(image: np.ndarray, stride: int = 4) -> np.ndarray:
     """Features of the square cells of an image, `stride` pixels wide.
 
     Takes uint8 [H, W, 3] RGB of any size; sides that are no multiple of `stride` are stretched to
-    the next one first, as for the ViTs. The same on any number of threads; the GIL is released.
+    the next one first, as for the ViTs. The same on any number of threads; the GIL is released
+    but for a few milliseconds in SciPy.
 
     Returns:
       float32 [ceil(H / stride), ceil(W / stride), 61]: 48 colour, 3 deviation, 8 cut and 2

@@ -50,7 +50,7 @@ class Extractor(Protocol):
 def make_extractor(
     model: str = "auto",
     weights: str = "",
-    stride: int = 8,
+    stride: int = 4,
     pos_interp: str = "bicubic_offset",
     final_norm: bool = True,
     scale_to_patch8: bool = True,
@@ -113,7 +113,7 @@ class EmbeddedExtractor:
     device = False
 
     def __init__(self, stride: int):
-        self.name = f"embedded stride={stride}"
+        self.name = f"embedded v2 stride={stride}"
         self.stride = stride
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

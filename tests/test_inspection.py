@@ -66,7 +66,7 @@ def command(monkeypatch, capsys):
 
 def embedded(**changes):
     c = config.default()
-    c.features.update({"model": "embedded"} | changes)
+    c.features.update({"model": "embedded", "stride": 8} | changes)
     return c
 
 
@@ -182,10 +182,11 @@ def test_usage(command, words):
 
 def test_records_of_other_features_are_refused(folder, tmp_path, monkeypatch):
     opened = [benchmarks.open_benchmark("mine", folder)]
-    with pytest.raises(InputError, match=r'"embedded stride=8".*"embedded stride=4".*--config'):
+    names = r'"embedded v2 stride=8".*"embedded v2 stride=4".*--config'
+    with pytest.raises(InputError, match=names):
         inspection.inspect(str(folder / "records"), opened, tmp_path, embedded(stride=4))
     monkeypatch.setattr(features, "download", lambda model: pytest.fail("a download"))
-    with pytest.raises(InputError, match=r'"embedded stride=8".*"dino-vits8"'):
+    with pytest.raises(InputError, match=r'"embedded v2 stride=8".*"dino-vits8"'):
         inspection.inspect(str(folder / "records"), opened, tmp_path, embedded(model="dino-vits8"))
     assert not list(tmp_path.iterdir())
 

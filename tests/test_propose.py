@@ -102,7 +102,7 @@ def test_files_that_cannot_be_used_are_named_and_skipped(tmp_path):
     assert ".xml 1" in text
     report = json.loads((tmp_path / "records/report.json").read_text())
     assert report["images"] == 7
-    assert report["settings"]["extractor"] == "embedded stride=8"
+    assert report["settings"]["extractor"] == "embedded v2 stride=8"
     assert run(source, tmp_path / "records") == summary  # nothing was left to do
 
 
@@ -136,8 +136,8 @@ def test_nothing_left_ends_the_run_and_can_be_repeated(tmp_path):
 
 
 def command(*arguments) -> list[str]:
-    fixed = ["--config.features.model=embedded", "--config.propose.shard_size=4"]
-    fixed += ["--config.propose.max_side=64", "--config.propose.threads=2"]
+    fixed = ["--config.features.model=embedded", "--config.features.stride=8"]
+    fixed += [f"--config.propose.{x}" for x in ("shard_size=4", "max_side=64", "threads=2")]
     return [sys.executable, "-m", "mis_jax.propose", *map(str, arguments), *fixed]
 
 
@@ -221,7 +221,7 @@ def test_other_images_or_settings_are_refused(tmp_path):
     before = contents(tmp_path / "records")
     with pytest.raises(InputError, match="max_side was 64 and is 32"):
         run(source, tmp_path / "records", max_side=32)
-    with pytest.raises(InputError, match="extractor was embedded stride=8 and is embedded stri"):
+    with pytest.raises(InputError, match=r"extractor was embedded v2 stride=8 and is .* stride=4"):
         run(source, tmp_path / "records", features.EmbeddedExtractor(4))
     (source / "a/001.jpg").rename(source / "a/renamed.jpg")
     with pytest.raises(InputError, match="other names or sizes"):

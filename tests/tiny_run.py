@@ -15,7 +15,7 @@ from mis_jax import config, simpleclick
 def get_config():
     simpleclick.VARIANTS["Test"] = simpleclick.Variant(16, 1, 2, 8, (8, 8, 8, 8), 8, 1, 24)
     c = config.default()
-    c.features.model = "embedded"
+    c.features.update(model="embedded", stride=8)
     c.propose.update(shard_size=3, threads=1)
     c.data.update(crop=48, scale=(0.5, 1.0), min_object_area=20, threads=1, prefetch=1)
     c.model.variant = "Test"
@@ -46,7 +46,7 @@ def write_records(folder: Path) -> list[str]:
     propose.propose(
         folder / "images",
         folder / "records",
-        extractor=make_extractor("embedded"),
+        extractor=make_extractor("embedded", stride=8),
         batch_size=1,
         max_side=0,
         shard_size=3,

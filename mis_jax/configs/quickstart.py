@@ -22,7 +22,7 @@ def get_config():
             "shown": 3,  # photographs, and as many held-out scenes, in the report
         }
     )  # fmt: skip
-    c.features.update(model="embedded", stride=4)
+    c.features.model = "embedded"
     c.propose.max_side = 320  # the size of the made-up scenes
     # A crop shows an image of 320 pixels whole, or half of it.
     c.data.update(crop=64, scale=(0.2, 0.4), min_object_area=20, flip_vertical=False)

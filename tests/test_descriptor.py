@@ -16,7 +16,7 @@ def scene(seed: int, size: tuple[int, int] = (96, 128)) -> tuple[np.ndarray, np.
 def best_overlap(features: np.ndarray, mask: np.ndarray, stride: int = 8) -> float:
     """The largest IoU of any node of the tree with the object; sides are multiples of stride."""
     height, width, channels = features.shape
-    merges = ward_merges(features.reshape(-1, channels), height, width)
+    merges, _ = ward_merges(features.reshape(-1, channels), height, width)
     inside = mask.reshape(height, stride, width, stride).sum((1, 3), dtype=float).ravel()
     nodes = [(float(count), float(stride**2)) for count in inside]
     for first, second in merges:

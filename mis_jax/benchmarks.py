@@ -61,6 +61,11 @@ class Benchmark:
     def __len__(self) -> int:
         return len(self.readers)
 
+    def nothing_usable(self) -> InputError:
+        """What to raise where iterating left everything out."""
+        name, why = next(iter(self.skipped.items()))
+        return InputError(f"{self.name}: no object can be used; {name}: {why}.")
+
     def __iter__(self) -> Iterator[Sample]:
         for name, read in self.readers.items():
             try:

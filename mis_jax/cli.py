@@ -21,10 +21,13 @@ from mis_jax.errors import InputError
 COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
+    "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
     "evaluate": "RUN --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
     "annotate": "IMAGES --run RUN: outline photos with clicks in the browser",
 }
+# A file inspect.py would hide Python's own module from scripts that are run in its folder.
+MODULES = {"inspect": "inspection"}
 HELP = ("-h", "--help", "help")
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 
@@ -35,7 +38,7 @@ def main() -> None:
 
 
 def run(name: str) -> None:
-    """Entry of `python -m mis_jax.NAME ...`."""
+    """Entry of `python -m mis_jax.MODULE ...`, by the name of its command."""
     _leave(command([name, *sys.argv[1:]]))
 
 
@@ -82,10 +85,10 @@ def config_names() -> list[str]:
 
 
 def _run(name: str, words: list[str]) -> None:
-    """Runs `main(argv)` of binary `mis_jax.NAME`, with the flags of its `define_flags` parsed."""
+    """Runs `main(argv)` of a command's module, with the flags of its `define_flags` parsed."""
     if name not in COMMANDS:
         raise InputError(f'there is no command "{name}"{_instead(name, COMMANDS)}')
-    module = importlib.import_module(f"mis_jax.{name}")
+    module = importlib.import_module(f"mis_jax.{MODULES.get(name, name)}")
     help_wanted = any(word in HELP for word in words)
     sys.argv = [f"mis-jax {name}", *([] if help_wanted else _arguments(words))]
     others = set(flags.FLAGS)

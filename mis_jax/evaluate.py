@@ -222,8 +222,7 @@ def evaluate_benchmark(
         records.append(record)
         start = time.perf_counter()
     if not records:
-        name, why = next(iter(benchmark.skipped.items()))
-        raise InputError(f"{benchmark.name}: no object can be used; {name}: {why}.")
+        raise benchmark.nothing_usable()
     return records
 
 
@@ -390,7 +389,7 @@ def main(argv: Sequence[str]) -> None:
         raise InputError("One run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER.")
     from mis_jax import checkpoint
 
-    opened = _open(flags.FLAGS.datasets)
+    opened = open_datasets(flags.FLAGS.datasets)
     path = Path(argv[1])
     config, params = checkpoint.load(path)
     settings = _settings(config)
@@ -468,8 +467,8 @@ def _network(config: Any, params: Any, size: int, settings: dict) -> Predictor:
 PREDICTORS = {"network": _network}
 
 
-def _open(pairs: Sequence[str]) -> list[Benchmark]:
-    """The benchmarks of `--datasets`."""
+def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of `--datasets`: NAME=FOLDER each, `InputError` for anything else."""
     if not pairs:
         raise InputError("--datasets is missing: --datasets grabcut=FOLDER,mine=FOLDER.")
     opened: dict[str, Benchmark] = {}

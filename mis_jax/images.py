@@ -104,7 +104,7 @@ def prepare(path: str | Path, max_side: int) -> tuple[bytes, np.ndarray]:
     picture = _load(data, name)
     if not _storable(picture, data) or 0 < max_side < max(picture.size):
         suffix = ".jpg" if picture.format in ("JPEG", "MPO") else ".png"
-        data = _encode(_shrink(np.asarray(_upright(picture, name)), max_side), suffix)
+        data = _encode(shrink(np.asarray(_upright(picture, name)), max_side), suffix)
     image = decode(data, name)
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
@@ -126,6 +126,16 @@ def decode(encoded: bytes, name: str = "the stored image") -> np.ndarray:
     if image is None:
         raise InputError(f"{name}: cannot be decoded")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
+    """uint8 [H, W, 3] of at most `max_side` pixels a side, by area averaging; 0: any size."""
+    height, width = image.shape[:2]
+    longest = max(height, width)
+    if not 0 < max_side < longest:
+        return image
+    size = [max(1, round(side * max_side / longest)) for side in (width, height)]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -226,15 +236,6 @@ def _storable(picture: Image.Image, data: bytes) -> bool:
         return False
     eight_bit = picture.format == "PNG" and data[24] == 8  # the bit depth in the PNG header
     return picture.format in ("JPEG", "MPO") or eight_bit
-
-
-def _shrink(image: np.ndarray, max_side: int) -> np.ndarray:
-    height, width = image.shape[:2]
-    longest = max(height, width)
-    if not 0 < max_side < longest:
-        return image
-    size = [max(1, round(side * max_side / longest)) for side in (width, height)]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _encode(image: np.ndarray, suffix: str) -> bytes:

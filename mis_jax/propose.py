@@ -83,7 +83,7 @@ class Summary:
             kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())
             lines.append(f"ignored files that do not look like images: {kinds}")
         lines.append(f"{self.images_per_second:.1f} images/s")
-        return "\n".join(lines + (_describe_trees(self.report) if self.images else []))
+        return "\n".join(lines + (describe_trees(self.report) if self.images else []))
 
 
 class _Item(NamedTuple):
@@ -278,11 +278,11 @@ def _merge(item: _Item) -> _Item:
     height, width = item.image.shape[:2]
     record = records.Record(item.id, item.encoded, height, width, tree)
     return _Item(
-        item.shard, item.id, item.path, encoded=records.encode(record), report=_describe(tree)
+        item.shard, item.id, item.path, encoded=records.encode(record), report=describe(tree)
     )
 
 
-def _describe(tree: Tree) -> Report:
+def describe(tree: Tree) -> Report:
     """The report of one tree. Proposals are the merged regions without the whole image."""
     fractions = tree.areas()[tree.n : tree.root] / tree.n
     return Report(
@@ -343,7 +343,8 @@ def _clear(folder: Path, shards: int) -> None:
     (folder / records.INDEX).unlink(missing_ok=True)
 
 
-def _describe_trees(report: Report) -> list[str]:
+def describe_trees(report: Report) -> list[str]:
+    """Lines of text: sizes and depths of the trees, and their proposals by area."""
     patches, large, depth = map(statistics.median, (report.patches, report.large, report.depths))
     lines = [
         f"trees: {patches:g} patches, {large:g} proposals over {LARGE:.0%} of the image, depth "

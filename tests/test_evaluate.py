@@ -525,7 +525,7 @@ def test_settings_come_from_the_run_a_config_given_and_overrides(monkeypatch):
 )
 def test_datasets_that_are_no_pairs(folder, pairs):
     with pytest.raises(InputError, match="--datasets"):
-        evaluate._open([p.format(folder) for p in pairs])
+        evaluate.open_datasets([p.format(folder) for p in pairs])
 
 
 def test_one_run_is_needed():

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mis_jax import quickstart, report, scenes, sharding, simpleclick, train
+from mis_jax import page, quickstart, report, scenes, sharding, simpleclick, train
 from mis_jax.configs import quickstart as shipped
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, make_network
@@ -121,14 +121,14 @@ def test_page_needs_nothing_but_itself(output):
 
 @pytest.mark.slow
 def test_page_shows_trees_clicks_curves_and_table(output):
-    page = Page((output / "report.html").read_text("utf-8"))
-    cuts = 1 + len(report.REGIONS)  # of one photograph
-    assert page.tags.count("img") >= cuts + 2 * 2  # an object and a mask for each network
-    assert page.tags.count("svg") == 3
+    found = Page((output / "report.html").read_text("utf-8"))
+    cuts = 1 + len(page.REGIONS)  # of one photograph
+    assert found.tags.count("img") >= cuts + 2 * 2  # an object and a mask for each network
+    assert found.tags.count("svg") == 3
     results = json.loads((output / "results.json").read_text())
     for name in ("trained", "untrained"):
-        assert f"{results[name]['noc85']:.2f}" in page.text
-    assert str(output / "run") in page.text
+        assert f"{results[name]['noc85']:.2f}" in found.text
+    assert str(output / "run") in found.text
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_a_stopped_stage_adds_up_and_a_finished_one_stays(tmp_path, monkeypatch)
 def test_cut_is_a_partition_into_the_last_regions(regions):
     rng = np.random.default_rng(0)
     tree = build_tree(rng.standard_normal((5, 7, 3), np.float32))
-    nodes = report.cut(tree, regions)
+    nodes = page.cut(tree, regions)
     assert len(nodes) == min(regions, tree.n)
     assert np.sum([tree.mask(node) for node in nodes], axis=0).tolist() == [[1] * 7] * 5
     # Undoing the last merges leaves exactly the nodes made before them.
@@ -209,14 +209,14 @@ def test_drawings_keep_the_image_and_mark_the_clicks():
     copy, mask = image.copy(), np.zeros((40, 60), bool)
     mask[10:30, 20:50] = True
     click = report.evaluate.Round(20, 35, True, mask, 0.5)
-    panel = report.draw_mask(image, mask, [click])
+    panel = report.draw_clicks(image, mask, [click])
     assert (image == copy).all()
     assert tuple(panel[20, 35]) == report.POSITIVE
-    assert tuple(panel[10, 25]) == report.OUTLINE
+    assert tuple(panel[10, 25]) == page.OUTLINE
     assert (panel[25, 25] == image[25, 25]).all()
     assert panel[:8].mean() < 0.6 * image[:8].mean()
     tree = build_tree(rng.standard_normal((5, 8, 3), np.float32))
-    assert report.draw_cut(image, tree, 4).shape == image.shape
+    assert page.draw_cut(image, tree, 4).shape == image.shape
 
 
 def test_curve_holds_the_last_iou():

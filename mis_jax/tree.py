@@ -246,11 +246,11 @@ class Tree:
         passing = np.flatnonzero(split & ~whole & (areas[self.n :] / areas[-1] > min_area))
         if len(passing):
             return self.n + int(passing[rng.integers(len(passing))])
-        top = self.n + np.flatnonzero(split)  # in the end the merge of all that is seen
-        if not len(top):
-            return int(np.argmax(areas[: self.n]))
-        children = self.merges[top[-1] - self.n]
-        return int(children[np.argmax(areas[children])])
+        top = _next_split(self.merges, areas, self.root)
+        if top < self.n:
+            return int(top)
+        children = self.merges[top - self.n]
+        return int(_next_split(self.merges, areas, children[np.argmax(areas[children])]))
 
     def _known(self, node: int) -> int:
         if not 0 <= node <= self.root:

@@ -127,10 +127,10 @@ def smooth_noise(height: int, width: int, channels: int) -> np.ndarray:
 
 def regions(merges: np.ndarray, n: int) -> set[int]:
     """A set of the merged regions: sums of random numbers of 62 bits, one for each patch."""
-    sums = np.random.default_rng(1).integers(2**62, size=2 * n - 1)
+    sums = np.random.default_rng(1).integers(2**62, size=2 * n - 1).tolist()
     for m, (first, second) in enumerate(merges.tolist()):
-        sums[n + m] = sums[first] + sums[second]  # modulo 2**64
-    return set(sums[n:].tolist())
+        sums[n + m] = sums[first] + sums[second]
+    return set(sums[n:])
 
 
 def _agreement(folder: str, count: int = 60) -> dict:

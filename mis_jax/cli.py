@@ -22,8 +22,8 @@ COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
-    "evaluate": "RUN --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
-    "annotate": "IMAGES --run RUN: outline photos with clicks in the browser",
+    "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "annotate": "IMAGES [--run RUN]: outline photos with clicks in the browser",
 }
 HELP = ("-h", "--help", "help")
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it

@@ -1,0 +1,218 @@
+"""Clicks on an image -> a mask, out of the image's merge tree alone: no network, no weights.
+
+The tree is read as a random cut of the image into regions. The edge from a node to its parent is
+cut with odds
+
+    CUT_ODDS * (cost of the parent's merge / mean cost of the tree's merges) ** CUT_POWER,
+
+patches that are still connected are one region, and each region is object with probability PRIOR,
+independently of the others. A click says what its patch is, for certain, and what those around it
+are, with a weight that falls off within a few patches. Two passes over the tree (sum-product)
+then give every patch's exact probability of being object, in O(n).
+
+This is the rule "the largest ancestor of the positive clicks that holds no negative one" with its
+granularity settled: after one click the region ends where unlike parts were merged, cuts between a
+positive and a negative click lie at the costliest merges on the way, and each further click moves
+them. The answer depends on the set of clicks only; the later of two on one patch counts.
+"""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numba import njit
+
+from mis_jax.descriptor import embedded
+from mis_jax.errors import InputError
+from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
+from mis_jax.snap import snap
+from mis_jax.tree import Tree, build_tree
+
+STRIDE = 2  # pixels, of a patch
+MAX_SIDE = 448  # longer images are shrunk to it, as those were that the numbers below come from
+CUT_ODDS = 0.005
+CUT_POWER = 0.8
+LEAST_CUT = 1e-6  # probability, where merging cost nothing
+PRIOR = 0.25
+CLICK_LOGIT = 1.0  # log-odds that a click adds to the patches next to it
+CLICK_RADIUS = 0.015  # standard deviation of that weight, of the root of the image's area
+THRESHOLD = 0.5  # probability above which a pixel is object
+
+
+class TreePredictor:
+    """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
+
+    Args:
+        snapping: let the mask follow edges (`snap.snap`), instead of the borders of the patches.
+    """
+
+    def __init__(self, snapping: bool = True) -> None:
+        self.snapping = snapping
+        self._image: np.ndarray | None = None
+        self._clicks: tuple[Click, ...] = ()
+
+    @property
+    def settings(self) -> dict:
+        """All that the masks depend on, for the record."""
+        return {
+            "descriptor": "embedded",
+            "stride": STRIDE,
+            "max_side": MAX_SIDE,
+            "cut_odds": CUT_ODDS,
+            "cut_power": CUT_POWER,
+            "prior": PRIOR,
+            "click_logit": CLICK_LOGIT,
+            "click_radius": CLICK_RADIUS,
+            "snapping": self.snapping,
+        }
+
+    def set_image(self, image: np.ndarray) -> None:
+        """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its tree."""
+        self._image = checked_image(image)
+        self._tree = build_tree(embedded(_shrunk(self._image), STRIDE))
+        self._cuts = cut_probabilities(self._tree)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets the clicks, keeps the image."""
+        self._set(())
+
+    def click(self, x: float, y: float, positive: bool = True) -> np.ndarray:
+        """Adds a click at column x, row y and returns the mask, bool [H, W]."""
+        self._set(self._clicks + checked_clicks([(x, y)], [positive], self._shape))
+        return self.mask
+
+    def undo(self) -> np.ndarray:
+        """Takes the last click back; the mask before it, bool [H, W]."""
+        self._set(self._clicks[:-1])
+        return self.mask
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Probability of the object at each pixel, float32 [H, W]; 0 without clicks."""
+        return self._probs
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The present mask, bool [H, W]."""
+        return self._probs > THRESHOLD
+
+    def predict(
+        self,
+        point_coords: np.ndarray | Sequence,
+        point_labels: np.ndarray | Sequence,
+        mask_input: None = None,
+        multimask_output: bool = False,
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The mask for a list of clicks, as `mis_jax.Predictor.predict` gives it.
+
+        Clicks before are forgotten. There is one mask, and none to start from: `mask_input` and
+        `multimask_output` are there to be refused.
+        """
+        if mask_input is not None or multimask_output:
+            raise InputError("The tree predictor takes clicks only, and gives one mask for them.")
+        self._set(checked_clicks(point_coords, point_labels, self._shape))
+        return sam_answer(self.mask, self._probs)
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        if self._image is None:
+            raise InputError("TreePredictor.set_image has to be called before the first click.")
+        return self._image.shape[0], self._image.shape[1]
+
+    def _set(self, clicks: tuple[Click, ...]) -> None:
+        height, width = self._shape
+        self._clicks = clicks
+        if not clicks:
+            self._probs = np.zeros((height, width), np.float32)
+            return
+        evidence = click_evidence(self._tree, clicks, height, width)
+        patches = posterior(self._tree.merges, self._cuts, evidence, PRIOR)
+        patches = patches.reshape(self._tree.grid).astype(np.float32)
+        if self.snapping:
+            self._probs = snap(self._image, patches)
+        else:
+            self._probs = cv2.resize(patches, (width, height), interpolation=cv2.INTER_NEAREST)
+        for c in clicks:
+            self._probs[int(c.row), int(c.col)] = c.positive
+
+
+def _shrunk(image: np.ndarray) -> np.ndarray:
+    scale = MAX_SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def cut_probabilities(tree: Tree) -> np.ndarray:
+    """Probability that the edge from each node to its parent is cut, float64 [2n - 1]; root: 1."""
+    costs = tree.costs.astype(np.float64)
+    mean = costs.mean() if costs.any() else 1.0
+    odds = CUT_ODDS * (costs / mean) ** CUT_POWER
+    cuts = np.ones(tree.num_nodes)
+    cuts[tree.merges] = np.maximum(odds / (1 + odds), LEAST_CUT)[:, None]
+    return cuts
+
+
+def click_evidence(tree: Tree, clicks: Sequence[Click], height: int, width: int) -> np.ndarray:
+    """How likely the clicks are, if a patch is object, over that sum for object and not.
+
+    float64 [n]; 1 or 0 at clicked patches, 0.5 far from them. The image is height x width pixels.
+    """
+    h, w = tree.grid
+    rows, cols = np.arange(h) + 0.5, np.arange(w) + 0.5
+    spread = 2 * CLICK_RADIUS**2 * h * w
+    logits = np.zeros((h, w))
+    for c in clicks:
+        down = np.exp(-((rows - (c.row + 0.5) * h / height) ** 2) / spread)
+        along = np.exp(-((cols - (c.col + 0.5) * w / width) ** 2) / spread)
+        logits += (CLICK_LOGIT if c.positive else -CLICK_LOGIT) * np.outer(down, along)
+    evidence = 1 / (1 + np.exp(-logits.ravel()))
+    for c in clicks:
+        evidence[tree.patch_at(c.row, c.col, height, width)] = float(c.positive)
+    return evidence
+
+
+@njit(nogil=True, cache=True)
+def posterior(
+    merges: np.ndarray, cuts: np.ndarray, evidence: np.ndarray, prior: float
+) -> np.ndarray:
+    """Probability that each patch is object, given the evidence at all of them: float64 [n].
+
+    Every message is the first of two numbers that add up to 1: for object, and for not.
+
+    Args:
+        merges: int32 [n - 1, 2] of a `Tree`.
+        cuts: float64 [2n - 1], of the edge above each node, above 0.
+        evidence: float64 [n], likelihood of being object over that of both; 0 and 1 are certain.
+        prior: probability of object of a region, within 0..1 and neither.
+    """
+    n = len(merges) + 1
+    inner, message = np.empty(2 * n - 1), np.empty(2 * n - 1)  # from below: at a node, and above
+    inner[:n] = evidence
+    for m in range(n - 1):
+        yes = no = 1.0
+        for side in range(2):
+            child = merges[m, side]
+            likely = inner[child]
+            redrawn = prior * likely + (1 - prior) * (1 - likely)
+            as_object = (1 - cuts[child]) * likely + cuts[child] * redrawn
+            otherwise = (1 - cuts[child]) * (1 - likely) + cuts[child] * redrawn
+            message[child] = as_object / (as_object + otherwise)
+            yes *= message[child]
+            no *= 1 - message[child]
+        inner[n + m] = yes / (yes + no)
+    outer = np.empty(2 * n - 1)  # from everywhere else
+    outer[2 * n - 2] = prior
+    for m in range(n - 2, -1, -1):
+        for side in range(2):
+            child, sibling = merges[m, side], merges[m, 1 - side]
+            yes = outer[n + m] * message[sibling]
+            no = (1 - outer[n + m]) * (1 - message[sibling])
+            outer[child] = (1 - cuts[child]) * yes / (yes + no) + cuts[child] * prior
+    leaves = np.empty(n)
+    for leaf in range(n):
+        yes, no = outer[leaf] * inner[leaf], (1 - outer[leaf]) * (1 - inner[leaf])
+        leaves[leaf] = yes / (yes + no)
+    return leaves

@@ -1,19 +1,23 @@
-"""Clicks on an image -> a mask, out of the image's merge tree alone: no network, no weights.
+"""Clicks on an image -> a mask, out of the image's merge trees alone: no network, no weights.
 
-The tree is read as a random cut of the image into regions. The edge from a node to its parent is
-cut with odds
+A tree is read as a random cut of the image into regions. The edge from a node to its parent is cut
+with odds
 
-    CUT_ODDS * (cost of the parent's merge / mean cost of the tree's merges) ** CUT_POWER,
+    CUT_ODDS * stride * (cost of the parent's merge / mean cost of all merges) ** CUT_POWER,
 
 patches that are still connected are one region, and each region is object with probability PRIOR,
 independently of the others. A click says what its patch is, for certain, and what those around it
 are, with a weight that falls off within a few patches. Two passes over the tree (sum-product)
-then give every patch's exact probability of being object, in O(n).
+then give every patch's exact probability of being object, in O(n). The log-odds of three trees,
+over patches of different size, are averaged, as each has mistakes of its own.
 
 This is the rule "the largest ancestor of the positive clicks that holds no negative one" with its
 granularity settled: after one click the region ends where unlike parts were merged, cuts between a
 positive and a negative click lie at the costliest merges on the way, and each further click moves
-them. The answer depends on the set of clicks only; the later of two on one patch counts.
+them. The answer depends on the clicks only, not on their order, unless two fall on one patch: then
+the later counts.
+
+FIGURES
 """
 
 from collections.abc import Sequence
@@ -21,6 +25,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numba import njit
+from scipy.special import expit, logit
 
 from mis_jax.descriptor import embedded
 from mis_jax.errors import InputError
@@ -28,11 +33,11 @@ from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
 from mis_jax.snap import snap
 from mis_jax.tree import Tree, build_tree
 
-STRIDE = 2  # pixels, of a patch
-MAX_SIDE = 448  # longer images are shrunk to it, as those were that the numbers below come from
-CUT_ODDS = 0.005
+STRIDES = (2, 3, 4)  # pixels, of the patches of each tree; the first is the finest
+MAX_SIDE = 448  # longer images are shrunk to it: the longest of those the settings come from
+CUT_ODDS = 0.003  # a pixel of the stride, where a merge costs as much as the mean
 CUT_POWER = 0.8
-LEAST_CUT = 1e-6  # probability, where merging cost nothing
+LEAST = 1e-6  # probability of a cut where merging cost nothing; of either label, when averaging
 PRIOR = 0.25
 CLICK_LOGIT = 1.0  # log-odds that a click adds to the patches next to it
 CLICK_RADIUS = 0.015  # standard deviation of that weight, of the root of the image's area
@@ -56,7 +61,7 @@ class TreePredictor:
         """All that the masks depend on, for the record."""
         return {
             "descriptor": "embedded",
-            "stride": STRIDE,
+            "strides": STRIDES,
             "max_side": MAX_SIDE,
             "cut_odds": CUT_ODDS,
             "cut_power": CUT_POWER,
@@ -67,10 +72,12 @@ class TreePredictor:
         }
 
     def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its tree."""
+        """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its trees."""
         self._image = checked_image(image)
-        self._tree = build_tree(embedded(_shrunk(self._image), STRIDE))
-        self._cuts = cut_probabilities(self._tree)
+        small = _shrunk(self._image)
+        trees = [build_tree(embedded(small, stride)) for stride in STRIDES]
+        cuts = [cut_probabilities(t, CUT_ODDS * s) for t, s in zip(trees, STRIDES, strict=True)]
+        self._trees = list(zip(trees, cuts, strict=True))
         self.reset()
 
     def reset(self) -> None:
@@ -126,9 +133,14 @@ class TreePredictor:
         if not clicks:
             self._probs = np.zeros((height, width), np.float32)
             return
-        evidence = click_evidence(self._tree, clicks, height, width)
-        patches = posterior(self._tree.merges, self._cuts, evidence, PRIOR)
-        patches = patches.reshape(self._tree.grid).astype(np.float32)
+        h, w = self._trees[0][0].grid
+        logits = np.zeros((h, w), np.float32)
+        for tree, cuts in self._trees:
+            evidence = click_evidence(tree, clicks, height, width)
+            found = posterior(tree.merges, cuts, evidence, PRIOR).reshape(tree.grid)
+            found = logit(np.clip(found, LEAST, 1 - LEAST)).astype(np.float32)
+            logits += cv2.resize(found, (w, h), interpolation=cv2.INTER_LINEAR)
+        patches = expit(logits / len(self._trees))
         if self.snapping:
             self._probs = snap(self._image, patches)
         else:
@@ -145,13 +157,16 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def cut_probabilities(tree: Tree) -> np.ndarray:
-    """Probability that the edge from each node to its parent is cut, float64 [2n - 1]; root: 1."""
+def cut_probabilities(tree: Tree, mean_odds: float) -> np.ndarray:
+    """Probability that the edge from each node to its parent is cut, float64 [2n - 1]; root: 1.
+
+    `mean_odds` are the odds below a merge of mean cost.
+    """
     costs = tree.costs.astype(np.float64)
     mean = costs.mean() if costs.any() else 1.0
-    odds = CUT_ODDS * (costs / mean) ** CUT_POWER
+    odds = mean_odds * (costs / mean) ** CUT_POWER
     cuts = np.ones(tree.num_nodes)
-    cuts[tree.merges] = np.maximum(odds / (1 + odds), LEAST_CUT)[:, None]
+    cuts[tree.merges] = np.maximum(odds / (1 + odds), LEAST)[:, None]
     return cuts
 
 

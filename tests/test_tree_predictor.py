@@ -72,13 +72,15 @@ def test_posterior_stays_finite_in_the_deepest_tree_without_cuts():
 def test_cuts_grow_with_the_cost_of_the_merge_above_and_ignore_the_scale_of_features():
     features = np.random.default_rng(0).normal(size=(6, 7, 3)).astype(np.float32)
     tree = build_tree(features)
-    cuts = lib.cut_probabilities(tree)
+    cuts = lib.cut_probabilities(tree, 0.01)
     costs = tree.costs[tree.parents()[:-1] - tree.n].astype(np.float64)  # the root has no parent
-    odds = lib.CUT_ODDS * (costs / tree.costs.mean(dtype=np.float64)) ** lib.CUT_POWER
-    np.testing.assert_allclose(cuts[:-1], np.maximum(odds / (1 + odds), lib.LEAST_CUT), rtol=1e-6)
-    np.testing.assert_allclose(lib.cut_probabilities(build_tree(8 * features)), cuts, rtol=1e-4)
+    odds = 0.01 * (costs / tree.costs.mean(dtype=np.float64)) ** lib.CUT_POWER
+    np.testing.assert_allclose(cuts[:-1], np.maximum(odds / (1 + odds), lib.LEAST), rtol=1e-6)
+    np.testing.assert_allclose(
+        lib.cut_probabilities(build_tree(8 * features), 0.01), cuts, rtol=1e-4
+    )
     flat = build_tree(np.zeros((4, 5, 3), np.float32))
-    assert (lib.cut_probabilities(flat)[:-1] == lib.LEAST_CUT).all()
+    assert (lib.cut_probabilities(flat, 0.01)[:-1] == lib.LEAST).all()
 
 
 def test_evidence_is_certain_at_clicks_and_fades_around_them():

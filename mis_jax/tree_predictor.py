@@ -7,9 +7,9 @@ with odds
 
 patches that are still connected are one region, and each region is object with probability PRIOR,
 independently of the others. A click says what its patch is, for certain, and what those around it
-are, with a weight that falls off within a few patches. Two passes over the tree (sum-product)
-then give every patch's exact probability of being object, in O(n). The log-odds of three trees,
-over patches of different size, are averaged, as each has mistakes of its own.
+are, with a weight that falls off within a few patches, later where they look alike. Two passes over
+the tree (sum-product) then give every patch's exact probability of being object, in O(n). The
+log-odds of three trees, over patches of different size, are averaged: each has its own mistakes.
 
 This is the rule "the largest ancestor of the positive clicks that holds no negative one" with its
 granularity settled: after one click the region ends where unlike parts were merged, cuts between a
@@ -27,7 +27,7 @@ import numpy as np
 from numba import njit
 from scipy.special import expit, logit
 
-from mis_jax.descriptor import embedded
+from mis_jax.descriptor import FREQUENCIES, embedded
 from mis_jax.errors import InputError
 from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
 from mis_jax.snap import snap
@@ -39,8 +39,11 @@ CUT_ODDS = 0.003  # a pixel of the stride, where a merge costs as much as the me
 CUT_POWER = 0.8
 LEAST = 1e-6  # probability of a cut where merging cost nothing; of either label, when averaging
 PRIOR = 0.25
-CLICK_LOGIT = 1.0  # log-odds that a click adds to the patches next to it
-CLICK_RADIUS = 0.015  # standard deviation of that weight, of the root of the image's area
+NEAR_LOGIT = 1.0  # log-odds that a click adds to the patches next to it
+NEAR_RADIUS = 0.015  # standard deviation of that weight, of the root of the image's area
+LIKE_LOGIT = 0.3  # log-odds that it adds to patches that look like the clicked one
+LIKE_RADIUS = 0.05  # the same for these
+LIKENESS = 0.2  # and the standard deviation of that in features: unrelated colours are 1.4 apart
 THRESHOLD = 0.5  # probability above which a pixel is object
 
 
@@ -61,13 +64,13 @@ class TreePredictor:
         """All that the masks depend on, for the record."""
         return {
             "descriptor": "embedded",
-            "strides": STRIDES,
+            "strides": list(STRIDES),
             "max_side": MAX_SIDE,
             "cut_odds": CUT_ODDS,
             "cut_power": CUT_POWER,
             "prior": PRIOR,
-            "click_logit": CLICK_LOGIT,
-            "click_radius": CLICK_RADIUS,
+            "near": [NEAR_LOGIT, NEAR_RADIUS],
+            "like": [LIKE_LOGIT, LIKE_RADIUS, LIKENESS],
             "snapping": self.snapping,
         }
 
@@ -75,9 +78,12 @@ class TreePredictor:
         """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its trees."""
         self._image = checked_image(image)
         small = _shrunk(self._image)
-        trees = [build_tree(embedded(small, stride)) for stride in STRIDES]
-        cuts = [cut_probabilities(t, CUT_ODDS * s) for t, s in zip(trees, STRIDES, strict=True)]
-        self._trees = list(zip(trees, cuts, strict=True))
+        self._trees = []
+        for stride in STRIDES:
+            features = embedded(small, stride)
+            tree = build_tree(features)
+            colours = np.ascontiguousarray(features[..., : 2 * FREQUENCIES])
+            self._trees.append((tree, cut_probabilities(tree, CUT_ODDS * stride), colours))
         self.reset()
 
     def reset(self) -> None:
@@ -135,8 +141,8 @@ class TreePredictor:
             return
         h, w = self._trees[0][0].grid
         logits = np.zeros((h, w), np.float32)
-        for tree, cuts in self._trees:
-            evidence = click_evidence(tree, clicks, height, width)
+        for tree, cuts, colours in self._trees:
+            evidence = click_evidence(tree, colours, clicks, height, width)
             found = posterior(tree.merges, cuts, evidence, PRIOR).reshape(tree.grid)
             found = logit(np.clip(found, LEAST, 1 - LEAST)).astype(np.float32)
             logits += cv2.resize(found, (w, h), interpolation=cv2.INTER_LINEAR)
@@ -170,23 +176,47 @@ def cut_probabilities(tree: Tree, mean_odds: float) -> np.ndarray:
     return cuts
 
 
-def click_evidence(tree: Tree, clicks: Sequence[Click], height: int, width: int) -> np.ndarray:
+def click_evidence(
+    tree: Tree, colours: np.ndarray, clicks: Sequence[Click], height: int, width: int
+) -> np.ndarray:
     """How likely the clicks are, if a patch is object, over that sum for object and not.
 
-    float64 [n]; 1 or 0 at clicked patches, 0.5 far from them. The image is height x width pixels.
+    Args:
+        tree: of n = h * w patches.
+        colours: float32 [h, w, C], what they look like.
+        clicks: in pixels of an image of height x width.
+
+    Returns:
+        float64 [n]; 1 or 0 at clicked patches, 0.5 far from them.
     """
     h, w = tree.grid
-    rows, cols = np.arange(h) + 0.5, np.arange(w) + 0.5
-    spread = 2 * CLICK_RADIUS**2 * h * w
     logits = np.zeros((h, w))
-    for c in clicks:
-        down = np.exp(-((rows - (c.row + 0.5) * h / height) ** 2) / spread)
-        along = np.exp(-((cols - (c.col + 0.5) * w / width) ** 2) / spread)
-        logits += (CLICK_LOGIT if c.positive else -CLICK_LOGIT) * np.outer(down, along)
-    evidence = 1 / (1 + np.exp(-logits.ravel()))
-    for c in clicks:
-        evidence[tree.patch_at(c.row, c.col, height, width)] = float(c.positive)
+    patches = [tree.patch_at(c.row, c.col, height, width) for c in clicks]
+    for c, patch in zip(clicks, patches, strict=True):
+        row, col = (c.row + 0.5) * h / height - 0.5, (c.col + 0.5) * w / width - 0.5
+        _add_click(logits, colours, row, col, patch, 1.0 if c.positive else -1.0)
+    evidence = expit(logits.ravel())
+    evidence[patches] = [c.positive for c in clicks]  # of equal patches, the last counts
     return evidence
+
+
+@njit(nogil=True, cache=True)
+def _add_click(
+    logits: np.ndarray, colours: np.ndarray, row: float, col: float, patch: int, sign: float
+) -> None:
+    """Adds the log-odds of a click at (row, col), in patches, within three standard deviations."""
+    height, width, channels = colours.shape
+    clicked = colours[patch // width, patch % width]
+    reach = 3 * max(NEAR_RADIUS, LIKE_RADIUS) * np.sqrt(height * width)
+    for i in range(max(0, int(row - reach)), min(height, int(row + reach) + 2)):
+        for j in range(max(0, int(col - reach)), min(width, int(col + reach) + 2)):
+            away = ((i - row) ** 2 + (j - col) ** 2) / (2 * height * width)
+            unlike = 0.0
+            for k in range(channels):
+                unlike += (colours[i, j, k] - clicked[k]) ** 2
+            near = NEAR_LOGIT * np.exp(-away / NEAR_RADIUS**2)
+            like = LIKE_LOGIT * np.exp(-away / LIKE_RADIUS**2 - unlike / (2 * LIKENESS**2))
+            logits[i, j] += sign * (near + like)
 
 
 @njit(nogil=True, cache=True)

@@ -83,18 +83,26 @@ def test_cuts_grow_with_the_cost_of_the_merge_above_and_ignore_the_scale_of_feat
     assert (lib.cut_probabilities(flat, 0.01)[:-1] == lib.LEAST).all()
 
 
-def test_evidence_is_certain_at_clicks_and_fades_around_them():
-    tree = build_tree(np.zeros((40, 50, 1), np.float32))
-    clicks = [Click(40.5, 20.5, True), Click(40.5, 60.5, False)]  # the centres of their patches
-    evidence = lib.click_evidence(tree, clicks, 80, 100).reshape(40, 50)
-    assert evidence[20, 10] == 1
-    assert evidence[20, 30] == 0
-    assert 0.5 < evidence[20, 12] < evidence[20, 11] < 1 / (1 + np.exp(-lib.CLICK_LOGIT))
-    np.testing.assert_allclose(evidence[19, 10], evidence[20, 11])
-    np.testing.assert_allclose(evidence[:, :41] + evidence[:, 40::-1], 1)
-    assert evidence[0, 49] == pytest.approx(0.5)
-    both = [*clicks, Click(40.5, 20.5, False)]
-    assert lib.click_evidence(tree, both, 80, 100)[20 * 50 + 10] == 0  # the later one counts
+def test_evidence_is_certain_at_clicks_and_fades_with_distance_and_unlikeness():
+    rng = np.random.default_rng(0)
+    colours = rng.normal(0, 0.05, (40, 50, 4)).astype(np.float32)
+    tree = build_tree(colours)
+    clicks = [Click(41, 21.5, True), Click(70, 61, False)]
+    logits = np.zeros((40, 50))
+    for c in clicks:
+        patch = colours[int(c.row / 2), int(c.col / 2)].astype(np.float64)
+        squared = (np.arange(40)[:, None] * 2 + 0.5 - c.row) ** 2 / 4
+        squared = squared + (np.arange(50) * 2 + 0.5 - c.col) ** 2 / 4  # in patches of 2 pixels
+        near = np.exp(-squared / (2 * 40 * 50 * lib.NEAR_RADIUS**2))
+        like = np.exp(-squared / (2 * 40 * 50 * lib.LIKE_RADIUS**2))
+        like *= np.exp(-((colours - patch) ** 2).sum(-1) / (2 * lib.LIKENESS**2))
+        logits += (2 * c.positive - 1) * (lib.NEAR_LOGIT * near + lib.LIKE_LOGIT * like)
+    expected = 1 / (1 + np.exp(-logits))
+    expected[20, 10], expected[35, 30] = 1, 0
+    found = lib.click_evidence(tree, colours, clicks, 80, 100).reshape(40, 50)
+    np.testing.assert_allclose(found, expected, atol=0.003)  # what is left beyond its reach
+    both = [*clicks, Click(40, 20, False)]
+    assert lib.click_evidence(tree, colours, both, 80, 100)[20 * 50 + 10] == 0  # the later one
 
 
 def image_of(height, width, seed=0):

@@ -559,7 +559,7 @@ def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["meta"]["eval"] == {"max_clicks": 3, "target": 0.9}
     assert results["meta"]["predictor"] == name
-    assert results["meta"]["snapping"] == (name == "tree")
+    assert bool(results["meta"]["snap_side"]) == (name == "tree")
     assert results["meta"]["descriptor"] == "embedded"
     assert "run" not in results["meta"]
     assert str(folder) not in (tmp_path / "results.json").read_text()

@@ -30,7 +30,7 @@ def paste(rng: np.random.Generator, photos: list[Path], same: bool) -> tuple:
             shift = [rng.integers(-side // 3, side // 3) for side in (height, width)]
             above = np.roll(below[:, ::-1], shift, (0, 1))
         above = cv2.resize(above, (width, height), interpolation=cv2.INTER_AREA)
-        alpha = scenes._shape(rng, (height, width))
+        alpha = scenes.random_shape(rng, (height, width))
         if AREA[0] < (alpha > 0.5).mean() < AREA[1]:
             image = below + alpha[..., None] * (above.astype(np.float32) - below)
             return np.clip(np.rint(image), 0, 255).astype(np.uint8), alpha > 0.5

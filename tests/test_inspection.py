@@ -25,6 +25,7 @@ from mis_jax import (
     oracle,
     records,
     scenes,
+    snap,
 )
 from mis_jax.errors import InputError
 from mis_jax.tree import build_tree

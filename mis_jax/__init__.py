@@ -8,6 +8,7 @@ _EXPORTS = {
     "InputError": "mis_jax.errors",
     "Predictor": "mis_jax.predictor",
     "Tree": "mis_jax.tree",
+    "TreePredictor": "mis_jax.tree_predictor",
     "build_tree": "mis_jax.tree",
     "noc": "mis_jax.evaluate",
 }

@@ -1,4 +1,6 @@
-"""Outlining photos with clicks in the browser: `mis-jax annotate IMAGES --run RUN`.
+"""Outlining photos with clicks in the browser: `mis-jax annotate IMAGES [--run RUN]`.
+
+The model of a training run answers the clicks, or, without one, the merge tree of each photo.
 
 Click on a thing, correct its mask with more clicks, save: PNG, 255 on the thing and 0 elsewhere,
 as large as the upright photo. The page is for this machine only (127.0.0.1).
@@ -20,6 +22,7 @@ from absl import flags
 from mis_jax import cli, images
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor
+from mis_jax.tree_predictor import TreePredictor
 
 HOST = "127.0.0.1"
 Clicks = list[tuple[float, float, bool]]  # (x, y) in pixels, whether it belongs to the object
@@ -28,7 +31,9 @@ Clicks = list[tuple[float, float, bool]]  # (x, y) in pixels, whether it belongs
 class Session:
     """Photos (name -> file), their masks in `output`/masks, and a predictor that takes turns."""
 
-    def __init__(self, predictor: Predictor, pictures: Mapping[str, Path], output: Path) -> None:
+    def __init__(
+        self, predictor: Predictor | TreePredictor, pictures: Mapping[str, Path], output: Path
+    ) -> None:
         self._predictor, self._lock = predictor, threading.Lock()
         self.names, self._paths = list(pictures), list(pictures.values())
         self.masks = [output / "masks" / name for name in mask_names(pictures)]
@@ -159,22 +164,22 @@ async def _read(request: Any, session: Session) -> tuple[int, Clicks]:
 
 def define_flags() -> None:
     """Flags of `mis-jax annotate IMAGES`."""
-    flags.DEFINE_string("run", "", "Folder of the training run whose model answers the clicks.")
+    flags.DEFINE_string("run", "", "Training run whose model answers; none: the merge trees do.")
     flags.DEFINE_string("output", "", "Folder for masks/; by default annotations beside IMAGES.")
     flags.DEFINE_integer("port", 8000, f"The page is http://{HOST}:PORT.", 0, 65535)
     flags.DEFINE_boolean("browser", True, "Open the page in the browser; --nobrowser does not.")
 
 
 def main(argv: Sequence[str]) -> None:
-    """Binary: `mis-jax annotate IMAGES --run RUN`."""
+    """Binary: `mis-jax annotate IMAGES [--run RUN]`."""
     try:
         import starlette  # noqa: F401
         import uvicorn
     except ImportError:
         raise InputError("The annotator needs pip install 'mis-jax[annotate]'.") from None
     run, port = flags.FLAGS.run, flags.FLAGS.port
-    if len(argv) != 2 or not run:
-        raise InputError("One source of images and a run: mis-jax annotate IMAGES --run RUN.")
+    if len(argv) != 2:
+        raise InputError("One source of images: mis-jax annotate IMAGES [--run RUN].")
     folder = Path(argv[1]).resolve().parent if Path(argv[1]).is_dir() else Path()
     output = Path(flags.FLAGS.output or folder / "annotations")
     paths, masks = images.find_images(argv[1]), (output / "masks").resolve()
@@ -184,8 +189,9 @@ def main(argv: Sequence[str]) -> None:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
-    print(f"{len(pictures)} images; loading the model of {run}, up to a minute ...", flush=True)
-    predictor = Predictor.load(run)
+    source = f"loading the model of {run}, up to a minute" if run else "no --run: using merge trees"
+    print(f"{len(pictures)} images; {source} ...", flush=True)
+    predictor = Predictor.load(run) if run else TreePredictor()
     predictor.set_image(np.zeros((64, 64, 3), np.uint8))
     predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
     address = f"http://{HOST}:{listener.getsockname()[1]}"

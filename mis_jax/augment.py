@@ -10,6 +10,7 @@ by the crop alone, not by the frame.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import cv2
@@ -81,6 +82,24 @@ class Augmentation:
                 break
         return Crop(matrix, scale, mask, self.draw_table(rng))
 
+    def draw_first(
+        self,
+        rng: np.random.Generator,
+        sample: Callable[[np.ndarray], np.ndarray],
+        grid: tuple[int, int],
+        height: int,
+        width: int,
+    ) -> Crop:
+        """Draws the crop before the proposal.
+
+        `sample` gives a proposal, bool [h, w], for the pixels that show each patch of the grid, see
+        `seen_patches`.
+        """
+        matrix, scale = self.draw_matrix(rng, height, width)
+        proposal = sample(seen_patches(grid, matrix, height, width, self.crop))
+        mask = warp_mask(proposal, matrix, height, width, self.crop)
+        return Crop(matrix, scale, mask, self.draw_table(rng))
+
     def draw_matrix(
         self, rng: np.random.Generator, height: int, width: int
     ) -> tuple[np.ndarray, float]:
@@ -134,6 +153,17 @@ def warp_mask(
     mask = np.zeros((crop, crop), np.uint8)
     _look_up(proposal.view(np.uint8), rows, cols, matrix, mask)
     return mask
+
+
+def seen_patches(
+    grid: tuple[int, int], matrix: np.ndarray, height: int, width: int, crop: int
+) -> np.ndarray:
+    """Pixels of a crop that show each patch, int64 [h * w]; `warp_mask` takes the same patches."""
+    numbers = np.arange(1, grid[0] * grid[1] + 1, dtype=np.int32).reshape(grid)
+    shown = np.zeros((crop, crop), np.int32)
+    rows, cols = _patches(grid[0], height), _patches(grid[1], width)
+    _look_up(numbers, rows, cols, matrix, shown)
+    return np.bincount(shown.ravel(), minlength=numbers.size + 1)[1:]
 
 
 def cut(encoded: bytes, crop: Crop, height: int, width: int) -> np.ndarray:

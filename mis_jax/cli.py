@@ -23,8 +23,8 @@ COMMANDS = {
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
-    "evaluate": "RUN --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
-    "annotate": "IMAGES --run RUN: outline photos with clicks in the browser",
+    "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "annotate": "IMAGES [--run RUN]: outline photos with clicks in the browser",
 }
 # A file inspect.py would hide Python's own module from scripts that are run in its folder.
 MODULES = {"inspect": "inspection"}

@@ -11,6 +11,7 @@ from mis_jax.errors import InputError
 
 CHOICES = {  # the words that a field takes
     "data.sampling": ("top_down", "uniform", "fixed"),
+    "data.area_of": ("image", "crop"),
     "model.init": ("random", "mae", "dino"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": (
@@ -115,6 +116,10 @@ def data() -> dict:
         "alpha": 0.9,  # decay of the probability to go one level deeper, Algorithm 2
         "min_area": 0.05,  # a proposal at most this fraction of the image is drawn again
         "max_tries": 100,  # draws before a proposal of any size is taken
+        # What min_area is a fraction of. "crop": the crop is drawn first and its proposal by the
+        # regions it shows, as if it were the image, so that of an image of 200 cells one cell can
+        # be a proposal; min_area then is of what the crop shows.
+        "area_of": "image",
         "scale": (0.75, 1.25),  # range of the random resize, factors
         "rotate90": 0.5,  # probability of drawing a quarter turn (0, 90, 180 or 270 degrees)
         "flip": 0.5,  # probability of drawing a flip (up-down, left-right or both)

@@ -1,5 +1,7 @@
 """Simulated clicks on benchmarks -> number of clicks (NoC): `mis-jax evaluate RUN --datasets ...`.
 
+`mis-jax evaluate --predictor tree --datasets ... --output DIR` needs no run: merge trees answer.
+
 The protocol is that of the published numbers (`isegm/inference` of SimpleClick's code): each click
 goes to the deepest point of the larger error, until the IoU is reached or 20 clicks are spent.
 """
@@ -29,6 +31,7 @@ from mis_jax.benchmarks import Benchmark, Sample
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, bounds, crop, make_network
 from mis_jax.records import write_file
+from mis_jax.tree_predictor import TreePredictor
 
 THRESHOLDS = (0.80, 0.85, 0.90)
 # NoC@85 and NoC@90 of Table 1 of the paper.
@@ -40,6 +43,7 @@ PAPER = {
 }
 PICTURE_SIDE = 320  # pixels, of one panel
 PICTURE_COLUMNS = 5
+TREES = {"tree": True, "tree-blocks": False}  # predictors without a network: whether masks snap
 
 
 class ClickPredictor(Protocol):
@@ -370,7 +374,7 @@ def _save(path: Path, data: bytes) -> None:
 
 
 def define_flags() -> None:
-    """Flags of `mis-jax evaluate RUN`."""
+    """Flags of `mis-jax evaluate`."""
     cli.define_config("sbd_vitb16")
     flags.DEFINE_list(
         "datasets",
@@ -378,43 +382,27 @@ def define_flags() -> None:
         "NAME=FOLDER,...: grabcut, berkeley, davis, sbd, or a name of your own for a folder of "
         "images/ and masks/, or of NAME.jpg and NAME.png.",
     )
-    flags.DEFINE_string("output", "", "Folder for the results; RUN/eval by default.")
-    flags.DEFINE_enum("predictor", "network", sorted(PREDICTORS), "What answers the clicks.")
+    flags.DEFINE_string("output", "", "Folder for the results; RUN/eval by default, if a RUN is.")
+    flags.DEFINE_enum(
+        "predictor",
+        "network",
+        ["network", *TREES],
+        "What answers the clicks: the network of RUN; or, without a RUN, the merge tree of each "
+        "image, its masks along edges (tree) or patches (tree-blocks).",
+    )
     flags.DEFINE_integer("pictures", 0, "Of how many objects a dataset to draw every click.", 0)
 
 
 def main(argv: Sequence[str]) -> None:
     """Binary: `mis-jax evaluate RUN --datasets grabcut=DIR,mine=DIR`."""
-    if len(argv) != 2:
-        raise InputError("One run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER.")
-    from mis_jax import checkpoint
-
     opened = open_datasets(flags.FLAGS.datasets)
-    path = Path(argv[1])
-    config, params = checkpoint.load(path)
-    settings = _settings(config)
-    output = flags.FLAGS.output or (path / "eval" if path.is_dir() else f"{path}-eval")
-    make = PREDICTORS[flags.FLAGS.predictor]
-    identity = {
-        "run": str(path),
-        "step": checkpoint.latest_step(path) if path.is_dir() else None,
-        "predictor": flags.FLAGS.predictor,
-        "model": config.model.to_dict(),
-        "parameters": _digest(params),
-    }
-    text = run(
-        lambda size: make(config, params, size, settings),
-        opened,
-        Path(output),
-        settings,
-        identity,
-        flags.FLAGS.pictures,
-    )
-    print(text)
+    evaluated = _tree if flags.FLAGS.predictor in TREES else _network
+    make, settings, identity, output = evaluated(argv[1:])
+    print(run(make, opened, output, settings, identity, flags.FLAGS.pictures))
 
 
 def run(
-    make: Callable[[int], ClickPredictor],
+    make: Callable[[int | None], ClickPredictor],
     opened: Sequence[Benchmark],
     output: Path,
     settings: dict,
@@ -424,21 +412,23 @@ def run(
     """Evaluates benchmark after benchmark, writing after each all that is known by then.
 
     Args:
-        make: side of the network's square in pixels -> predictor.
+        make: side of the network's square in pixels, None if settings have no size -> predictor.
         settings: `config.eval` as a dict.
-        identity: what is evaluated: "run", "predictor", and all that tells it apart, because the
-            objects that were finished before count again only for the same ("run" may differ).
+        identity: what is evaluated: "predictor", "run" if there is one, and all that tells it
+            apart, because the objects that were finished before count again only for the same
+            ("run" may differ).
 
     Returns:
         The table, as in results.md.
     """
     target, max_clicks = settings["target"], settings["max_clicks"]
-    label = f"{identity['predictor']} ({Path(identity['run']).name})"
+    label = identity["predictor"]
+    label += f" ({Path(identity['run']).name})" if "run" in identity else ""
     meta = {"meta": {**identity, "eval": settings, **_machine()}}
     results: dict[str, dict] = {}
-    predictors: dict[int, ClickPredictor] = {}
+    predictors: dict[int | None, ClickPredictor] = {}
     for benchmark in opened:
-        size = settings["davis_size" if benchmark.name.lower() == "davis" else "size"]
+        size = settings.get("davis_size" if benchmark.name.lower() == "davis" else "size")
         if size not in predictors:
             predictors[size] = make(size)
         name = f"{benchmark.name}-{_fingerprint(identity, settings)}"
@@ -459,12 +449,47 @@ def run(
     return f"{text}Written to {output}"
 
 
-def _network(config: Any, params: Any, size: int, settings: dict) -> Predictor:
-    network = make_network(config, params, size)
-    return Predictor(network, size, settings["flip"], settings["threshold"])
+Evaluated = tuple[Callable[[int | None], ClickPredictor], dict, dict, Path]
 
 
-PREDICTORS = {"network": _network}
+def _network(arguments: Sequence[str]) -> Evaluated:
+    """The first arguments of `run` for the network of a run or weights file."""
+    if len(arguments) != 1:
+        raise InputError("One run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER.")
+    from mis_jax import checkpoint
+
+    path = Path(arguments[0])
+    config, params = checkpoint.load(path)
+    settings = _settings(config)
+    identity = {
+        "run": str(path),
+        "step": checkpoint.latest_step(path) if path.is_dir() else None,
+        "predictor": "network",
+        "model": config.model.to_dict(),
+        "parameters": _digest(params),
+    }
+
+    def make(size):
+        network = make_network(config, params, size)
+        return Predictor(network, size, settings["flip"], settings["threshold"])
+
+    default = path / "eval" if path.is_dir() else f"{path}-eval"
+    return make, settings, identity, Path(flags.FLAGS.output or default)
+
+
+def _tree(arguments: Sequence[str]) -> Evaluated:
+    """The same for merge trees."""
+    name = flags.FLAGS.predictor
+    if arguments or not flags.FLAGS.output:
+        raise InputError(
+            f"--predictor {name} takes no run, and a folder for the results: "
+            f"mis-jax evaluate --predictor {name} --datasets NAME=FOLDER --output FOLDER."
+        )
+    predictor = TreePredictor(snapping=TREES[name])
+    settings = _settings(flags.FLAGS.config)
+    settings = {key: settings[key] for key in ("max_clicks", "target")}
+    identity = {"predictor": name, **predictor.settings}
+    return lambda size: predictor, settings, identity, Path(flags.FLAGS.output)
 
 
 def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:

@@ -66,16 +66,24 @@ class Sample(grain.transforms.RandomMap):
     alpha: float
     min_area: float
     max_tries: int
+    area_of: str
     min_object_area: int
     max_points: int
     gamma: float
 
     def random_map(self, element: Item, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """One element of the stream, without its batch axis."""
-        record = element.record
-        node = record.tree.sample(rng, self.alpha, self.min_area, self.sampling, self.max_tries)
-        proposal = record.tree.mask(node)
-        crop = self.augmentation.draw(rng, proposal, record.height, record.width)
+        record, tree = element.record, element.record.tree
+
+        def sample(seen: np.ndarray | None) -> np.ndarray:
+            limits = self.alpha, self.min_area, self.sampling, self.max_tries
+            return tree.mask(tree.sample(rng, *limits, seen))
+
+        size = record.height, record.width
+        if self.area_of == "crop":
+            crop = self.augmentation.draw_first(rng, sample, tree.grid, *size)
+        else:
+            crop = self.augmentation.draw(rng, sample(None), *size)
         points = clicks.sample_clicks(
             crop.mask,
             rng,
@@ -103,6 +111,7 @@ def train_stream(
     alpha: float,
     min_area: float,
     max_tries: int,
+    area_of: str,
     scale: tuple[float, float],
     rotate90: float,
     flip: float,
@@ -152,7 +161,15 @@ def train_stream(
         keep_background=keep_background,
     )
     sample = Sample(
-        augmentation, sampling, alpha, min_area, max_tries, min_object_area, max_points, gamma
+        augmentation,
+        sampling,
+        alpha,
+        min_area,
+        max_tries,
+        area_of,
+        min_object_area,
+        max_points,
+        gamma,
     )
     ds = grain.MapDataset.source(Source(files)).seed(seed).shuffle().repeat().random_map(sample)
     # A thread makes a whole batch, so a buffer shorter than `threads` would leave some idle.

@@ -28,6 +28,7 @@ from mis_jax import cli, evaluate, features, images, oracle, page, propose, reco
 from mis_jax.benchmarks import Benchmark
 from mis_jax.errors import InputError
 from mis_jax.input import Source
+from mis_jax.snap import snap
 from mis_jax.tree import Tree, build_tree
 
 PHOTOS = 8  # of which pictures are shown
@@ -193,8 +194,9 @@ def measure(
     """Builds the tree of every object's image; one record for each object, in order.
 
     Returns:
-        {"id", "iou": of the best node, "area": of it, fraction of the image, "nodes85", "nodes90":
-        `oracle.nodes_needed`} for each object.
+        {"id", "iou": of the best node, "snapped": the same once its mask follows edges (`snap`),
+        "area": of the node, fraction of the image, "nodes85", "nodes90": `oracle.nodes_needed`}
+        for each object.
 
     Raises:
         InputError: if no object can be used.
@@ -205,7 +207,9 @@ def measure(
         trees = _trees([sample.image for sample in batch], extractor, max_side)
         for sample, tree in zip(batch, trees, strict=True):
             iou, node = oracle.best_node(tree, sample.mask)
-            record = {"id": sample.id, "iou": iou, "area": float(tree.areas()[node] / tree.n)}
+            mask = snap(sample.image, tree.mask(node)) > 0.5
+            record = {"id": sample.id, "iou": iou, "snapped": evaluate.iou(sample.mask, mask)}
+            record["area"] = float(tree.areas()[node] / tree.n)
             for target in TARGETS:
                 needed = oracle.nodes_needed(tree, sample.mask, target, MAX_NODES)
                 record[f"nodes{100 * target:.0f}"] = needed
@@ -224,11 +228,11 @@ def _trees(
 def summarize(objects: Sequence[dict], benchmark: Benchmark) -> dict:
     """The entry of a dataset in inspect.json; figures are {"mean", "low", "high"}.
 
-    `iou` is of the best nodes, `noc85` the oracle's nodes to 85 %, `MAX_NODES` where they do not
-    suffice, and `never85` the fraction of objects for which they do not; low and high are the ends
-    of the 95 % bootstrap interval.
+    `iou` is of the best nodes, `snapped` of these along edges, `noc85` the oracle's nodes to 85 %,
+    `MAX_NODES` where they do not suffice, and `never85` the fraction of objects for which they do
+    not; low and high are the ends of the 95 % bootstrap interval.
     """
-    result = {"iou": _mean([o["iou"] for o in objects])}
+    result = {key: _mean([o[key] for o in objects]) for key in ("iou", "snapped")}
     for percent in (f"{100 * target:.0f}" for target in TARGETS):
         needed = [o[f"nodes{percent}"] for o in objects]
         result[f"noc{percent}"] = _mean([MAX_NODES if k is None else k for k in needed])
@@ -250,18 +254,18 @@ def per_image_csv(objects: Sequence[dict]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(objects[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(o | {k: round(o[k], 6) for k in ("iou", "area")} for o in objects)
+    writer.writerows(o | {k: round(o[k], 6) for k in ("iou", "snapped", "area")} for o in objects)
     return text.getvalue()
 
 
 def table(results: dict[str, dict]) -> list[list[str]]:
     """A header and a row for each dataset, with intervals."""
-    rows = [["", "objects", "best-node IoU"]]
+    rows = [["", "objects", "best-node IoU", "snapped"]]
     for target in TARGETS:
         rows[0] += [f"tree-NoC@{100 * target:.0f}", "never"]
     for name, r in results.items():
         count = f"{r['n']}" if r["n"] == r["expected"] else f"{r['n']} of {r['expected']}"
-        row = [name, count, _with_interval(r["iou"], "{:.3f}")]
+        row = [name, count, *(_with_interval(r[key], "{:.3f}") for key in ("iou", "snapped"))]
         for percent in (f"{100 * target:.0f}" for target in TARGETS):
             row.append(_with_interval(r[f"noc{percent}"], "{:.2f}"))
             row.append(_with_interval(r[f"never{percent}"], "{:.0%}"))
@@ -394,10 +398,11 @@ def _pair(image: np.ndarray, truth: np.ndarray, tree: Tree, record: dict) -> lis
 
 
 MEASURED = Template("""<h2>How near the trees come to the masks</h2>
-<p><b>Best-node IoU</b>: the overlap of an object with the one region of its tree most like it.
-<b>Tree-NoC@85</b>: the fewest regions, added or removed, until the overlap is 85 %. Both are means,
-of an oracle that sees the mask: no choice of whole regions does better. <b>Never</b>: the share of
-objects that $most regions do not suffice for, which count as $most. In brackets: 95 % bootstrap
+<p><b>Best-node IoU</b>: the overlap of an object with the one region of its tree most like it;
+<b>snapped</b>: once the region's border follows the edges of the image. <b>Tree-NoC@85</b>: the
+fewest regions, added or removed, until the overlap is 85 %. All are means, of an oracle that sees
+the mask: no choice of whole regions does better. <b>Never</b>: the share of objects that $most
+regions do not suffice for, which count as $most. In brackets: 95 % bootstrap
 intervals of the means.</p>
 <div class="card scroll">$table</div>
 <p class="soft">$left_out</p>

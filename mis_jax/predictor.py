@@ -82,13 +82,7 @@ class Predictor:
 
     def set_image(self, image: np.ndarray) -> None:
         """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
-        image = np.asarray(image)
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise InputError(
-                f"set_image needs a uint8 RGB image [H, W, 3], not {image.dtype} "
-                f"{list(image.shape)}; mis_jax.images.read_image gives one."
-            )
-        self._image = image
+        self._image = checked_image(image)
         self._crop = (None, None)
         self.reset()
 
@@ -98,7 +92,7 @@ class Predictor:
 
     def click(self, x: float, y: float, positive: bool = True) -> np.ndarray:
         """Adds a click at column x, row y and returns the mask, bool [H, W]."""
-        self._answer(self._checked([(x, y)], [positive]))
+        self._answer(checked_clicks([(x, y)], [positive], self._shape))
         return self.mask
 
     def undo(self) -> np.ndarray:
@@ -149,7 +143,7 @@ class Predictor:
         """
         if multimask_output:
             raise InputError("Clicks give one mask here; call predict with multimask_output=False.")
-        clicks = self._checked(point_coords, point_labels)
+        clicks = checked_clicks(point_coords, point_labels, self._shape)
         if mask_input is not None:
             self._restart(self._as_probabilities(mask_input))
             self._answer(clicks)
@@ -161,10 +155,7 @@ class Predictor:
                 done = ()
             for click in clicks[len(done) :]:
                 self._answer((click,))
-        probs = np.clip(self._probs, 1e-7, 1 - 1e-7)
-        score = (probs * self.mask).sum() / np.maximum(probs, self.mask).sum()
-        logits = np.log(probs) - np.log1p(-probs)
-        return self.mask[None], np.float32(score)[None], logits[None]
+        return sam_answer(self.mask, self._probs)
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -186,21 +177,6 @@ class Predictor:
         mask = mask.reshape(self._shape)
         return mask.astype(np.float32) if mask.dtype == bool else expit(mask.astype(np.float32))
 
-    def _checked(self, coords: np.ndarray | Sequence, labels: np.ndarray | Sequence) -> tuple:
-        height, width = self._shape
-        coords, labels = np.asarray(coords, np.float64), np.asarray(labels)
-        if coords.ndim != 2 or coords.shape[1] != 2 or labels.shape != (len(coords),):
-            raise InputError(
-                f"Clicks are point_coords [N, 2] and point_labels [N], not {list(coords.shape)} "
-                f"and {list(labels.shape)}."
-            )
-        if not len(coords) or any(label not in (0, 1) for label in labels.tolist()):
-            raise InputError("At least one click is needed, with labels 1 (object) or 0 (not).")
-        if not ((coords >= 0) & (coords < (width, height))).all():
-            raise InputError(f"A click lies outside the image of {width} x {height} pixels (x, y).")
-        pairs = zip(coords.tolist(), labels.tolist(), strict=True)
-        return tuple(Click(y, x, bool(label)) for (x, y), label in pairs)
-
     def _answer(self, new: tuple[Click, ...]) -> None:
         """One pass of the network over all clicks, the new ones last."""
         clicks = self._history[-1].clicks + new
@@ -221,6 +197,44 @@ class Predictor:
 
     def _batch(self, x: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
         return np.stack([x, mirrored] if self.flip else [x])
+
+
+def checked_image(image: np.ndarray) -> np.ndarray:
+    """The image, if it is uint8 RGB [H, W, 3]; else `InputError` says so."""
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+        raise InputError(
+            f"set_image needs a uint8 RGB image [H, W, 3], not {image.dtype} "
+            f"{list(image.shape)}; mis_jax.images.read_image gives one."
+        )
+    return image
+
+
+def checked_clicks(
+    coords: np.ndarray | Sequence, labels: np.ndarray | Sequence, shape: tuple[int, int]
+) -> tuple[Click, ...]:
+    """Clicks of (x, y) [N, 2] and labels [N] on an image of shape (H, W); `InputError` if wrong."""
+    height, width = shape
+    coords, labels = np.asarray(coords, np.float64), np.asarray(labels)
+    if coords.ndim != 2 or coords.shape[1] != 2 or labels.shape != (len(coords),):
+        raise InputError(
+            f"Clicks are point_coords [N, 2] and point_labels [N], not {list(coords.shape)} "
+            f"and {list(labels.shape)}."
+        )
+    if not len(coords) or any(label not in (0, 1) for label in labels.tolist()):
+        raise InputError("At least one click is needed, with labels 1 (object) or 0 (not).")
+    if not ((coords >= 0) & (coords < (width, height))).all():
+        raise InputError(f"A click lies outside the image of {width} x {height} pixels (x, y).")
+    pairs = zip(coords.tolist(), labels.tolist(), strict=True)
+    return tuple(Click(y, x, bool(label)) for (x, y), label in pairs)
+
+
+def sam_answer(mask: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What `Predictor.predict` returns, of a mask bool [H, W] and probabilities float32 [H, W]."""
+    probs = np.clip(probs, 1e-7, 1 - 1e-7)
+    score = (probs * mask).sum() / np.maximum(probs, mask).sum()
+    logits = np.log(probs) - np.log1p(-probs)
+    return mask[None], np.float32(score)[None], logits[None]
 
 
 def make_network(config: Any, params: Any, size: int) -> Network:

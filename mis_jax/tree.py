@@ -158,6 +158,7 @@ class Tree:
         min_area: float = 0.05,
         mode: str = "top_down",
         max_tries: int = 100,
+        weights: np.ndarray | None = None,
     ) -> int:
         """Draws the node of a proposal; never the root, unless the image is a single patch.
 
@@ -174,6 +175,9 @@ class Tree:
           min_area: a node is too small at this fraction of the image or less.
           mode: one of `MODES`.
           max_tries: draws of "top_down" and "fixed", at least 1.
+          weights: how much of each patch is seen, integers [n] of at least 0, not all of them 0; as
+            if the seen part were the whole image. A merge of which only one part is seen is no
+            step of the tree then, and areas are sums of weights. None: all patches, alike.
 
         Raises:
           InputError: an unknown mode, or a number out of range.
@@ -185,10 +189,11 @@ class Tree:
                 f"Sampling takes alpha and min_area within 0..1 and max_tries of at least 1, not "
                 f"alpha={alpha}, min_area={min_area}, max_tries={max_tries}."
             )
+        areas = self.areas() if weights is None else self._seen(weights)
         if mode == "uniform":
-            return self._sample_uniform(rng, min_area)
+            return self._sample_uniform(rng, areas, min_area)
         decay = np.float32(alpha if mode == "top_down" else 0.0)
-        return int(_sample_top_down(self.merges, self.areas(), decay, min_area, max_tries, rng))
+        return int(_sample_top_down(self.merges, areas, decay, min_area, max_tries, rng))
 
     def to_bytes(self) -> bytes:
         """The tree in 22 + 5(n - 1) bytes, or 22 + 9(n - 1) above 32768 patches.
@@ -228,15 +233,24 @@ class Tree:
         levels = np.frombuffer(body, np.uint8, n - 1, offset=2 * size * (n - 1))
         return cls(merges, _costs_of_levels(levels, largest), (height, width))
 
-    def _sample_uniform(self, rng: np.random.Generator, min_area: float) -> int:
-        merged = self.areas()[self.n : self.root]
-        passing = np.flatnonzero(merged / self.n > min_area)
+    def _seen(self, weights: np.ndarray) -> np.ndarray:
+        """int32 [2n - 1]: sums of weights over the patches of each node."""
+        weights = np.asarray(weights)
+        if weights.shape != (self.n,) or weights.min() < 0 or not weights.any():
+            raise InputError(f"A tree of {self.n} patches takes as many weights, some over 0.")
+        return _sums(self.merges, weights.astype(np.int32))
+
+    def _sample_uniform(self, rng: np.random.Generator, areas: np.ndarray, min_area: float) -> int:
+        split = areas[self.merges].all(axis=1)  # both parts are seen
+        whole = areas[self.n :] == areas[-1]
+        passing = np.flatnonzero(split & ~whole & (areas[self.n :] / areas[-1] > min_area))
         if len(passing):
             return self.n + int(passing[rng.integers(len(passing))])
-        if self.n == 1:
-            return self.root
-        children = self.merges[-1]
-        return int(children[np.argmax(self.areas()[children])])
+        top = _next_split(self.merges, areas, self.root)
+        if top < self.n:
+            return int(top)
+        children = self.merges[top - self.n]
+        return int(_next_split(self.merges, areas, children[np.argmax(areas[children])]))
 
     def _known(self, node: int) -> int:
         if not 0 <= node <= self.root:
@@ -299,9 +313,7 @@ def _is_tree(merges: np.ndarray) -> bool:
 def _layout(merges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Areas, and leaves in depth-first order: node's are order[starts[node] :][: areas[node]]."""
     n = len(merges) + 1
-    areas = np.ones(2 * n - 1, np.int32)
-    for m in range(n - 1):
-        areas[n + m] = areas[merges[m, 0]] + areas[merges[m, 1]]
+    areas = _sums(merges, np.ones(n, np.int32))
     starts = np.zeros(2 * n - 1, np.int32)
     for m in range(n - 2, -1, -1):
         first, second = merges[m, 0], merges[m, 1]
@@ -356,22 +368,48 @@ def _sample_top_down(
     rng: np.random.Generator,
 ) -> int:
     """Algorithm 2 again and again until the node is large enough, or the tries are used up."""
-    n = len(merges) + 1
-    node = 2 * n - 2
+    node = len(areas) - 1
     for _ in range(max_tries):
-        node = _walk(merges, alpha, rng)
-        if areas[node] / n > min_area:
+        node = _walk(merges, areas, alpha, rng)
+        if areas[node] / areas[-1] > min_area:
             break
     return node
 
 
 @njit(nogil=True, cache=True)
-def _walk(merges: np.ndarray, alpha: float, rng: np.random.Generator) -> int:
+def _walk(merges: np.ndarray, areas: np.ndarray, alpha: float, rng: np.random.Generator) -> int:
     """Algorithm 2, with the draws and the float32 of the published mis/ops/src/sampling.cpp."""
     n = len(merges) + 1
-    node = 2 * n - 2
+    node = _next_split(merges, areas, 2 * n - 2)
     deeper = np.float32(1.0)
     while rng.random() <= deeper and node >= n:
-        node = merges[node - n, 0 if rng.random() <= 0.5 else 1]
+        child = merges[node - n, 0 if rng.random() <= 0.5 else 1]
+        node = _next_split(merges, areas, child)
         deeper *= alpha
     return node
+
+
+@njit(nogil=True, cache=True)
+def _next_split(merges: np.ndarray, areas: np.ndarray, node: int) -> int:
+    """The first of a node and those below with the same area that is a patch or has two parts."""
+    n = len(merges) + 1
+    while node >= n:
+        first, second = merges[node - n, 0], merges[node - n, 1]
+        if areas[first] == 0:
+            node = second
+        elif areas[second] == 0:
+            node = first
+        else:
+            break
+    return node
+
+
+@njit(nogil=True, cache=True)
+def _sums(merges: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sums of the weights [n] of the patches of every node, [2n - 1]."""
+    n = len(weights)
+    sums = np.empty(2 * n - 1, weights.dtype)
+    sums[:n] = weights
+    for m in range(n - 1):
+        sums[n + m] = sums[merges[m, 0]] + sums[merges[m, 1]]
+    return sums

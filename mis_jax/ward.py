@@ -1,9 +1,9 @@
 """Bottom-up merging: Ward's method on a 4-connected grid of patch features (Algorithm 1).
 
-Each region but the oldest owns the edges to its older neighbours, and the heap holds one key for
-it: the cost of its cheapest edge. Older neighbours only disappear, so a key is never too high, and
-one that is too low is mended when it surfaces. Nothing is allocated while merging: a region keeps
-its center in the row of one of its patches, and its list of edges is made of its parts' lists.
+Each region owns its edges to older regions, and one key stands for it in a tournament: the cost of
+the cheapest of these. As older regions can only disappear, a key is never too high, and one that is
+too low is mended when it wins. Nothing is allocated while merging: a region keeps all it has in the
+place of one of its patches, and its list of edges is made of its parts' lists.
 """
 
 import numpy as np
@@ -12,7 +12,21 @@ from numba import njit
 from mis_jax import ward_exact
 from mis_jax.errors import InputError
 
+# Columns of `regions`, int32 [n, 8]: half a cache line for each region.
+NODE = 0  # its number in the tree, or NONE where it was merged into a region of another place
+HEAD = 1  # first cell of its list of edges
+STAMP = 2  # the last node whose list it was put in
+NEAREST, NEAREST_NODE = 3, 4  # place and node at the other end of its cheapest edge
+SIZE = 5  # float32: its number of patches
+
+# Columns of `cells`, int32 [2 edges, 4]. Edge e has the cells 2e and 2e + 1 in the lists of its
+# two ends, so that cell ^ 1 is the other one.
+PLACE = 0  # of the region at the other end, or NONE for an edge that was dropped
+NEXT = 1  # cell of the list
+COST = 2  # float32: of the edge, kept by its owner
+
 NONE = np.int32(-1)
+NO_KEY = np.int64(2**63 - 1)
 
 
 def ward_merges(
@@ -20,21 +34,21 @@ def ward_merges(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merges the two connected regions of least cost until one is left (Algorithm 1, Eqs. 3-4).
 
-    All costs are computed from the regions' centers in float32, none is bounded or updated. The
-    result depends on the features alone as long as the processor stays of one kind: another may add
-    the channels in another order, and so decide between costs that agree to about 1e-6 otherwise.
-    Of equal costs, the one of the region that came first is taken. Away from such near-ties the
-    regions are those of the paper, and of the published code.
+    Every cost is computed from the centers of both regions, in float32. The regions are those of
+    the published code wherever two costs that compete differ by more than rounding, about 1e-6 of
+    their size. Costs closer than that are decided by the order in which the processor adds the
+    channels: alike on processors of one kind, whatever the number of threads. Equal costs are
+    decided by the places of the regions.
 
-    Memory: 4nC bytes for the centers, and about 72n for everything else. One thread; the GIL is
+    Memory beside the features: 4nC bytes of centers, and about 130n. One thread; the GIL is
     released.
 
     Args:
       features: float32 [n, C], finite, one row per patch in row-major order.
       height: rows of the grid.
       width: columns of the grid; n = height * width.
-      exact: make bit for bit the tree of the published code, ties and order of merges included
-        (`ward_exact`); takes about twice to four times as long.
+      exact: bit for bit the tree of the published code, ties and the order of merges included
+        (`ward_exact`), in two to four times the time.
 
     Returns:
       merges int32 [n - 1, 2]: row m holds the two children of node n + m, the lower number first.
@@ -42,7 +56,8 @@ def ward_merges(
       merge adds to the squared error (Eq. 4).
 
     Raises:
-      InputError: features of another shape, or not finite in float32.
+      InputError: features of another shape, or not finite in float32, or so large that their
+        squared distances are not.
     """
     if height < 1 or width < 1:
         raise InputError(f"A grid of {height}x{width} patches is empty; it needs at least 1x1.")
@@ -52,22 +67,18 @@ def ward_merges(
             f"The features have shape {list(shape)}, but a grid of {height}x{width} patches needs "
             f"[{height * width}, C] with C >= 1."
         )
-    centers = np.array(features, np.float32, order="C")  # a copy: merging works in place
-    if not _all_finite(centers):
-        row = int(np.flatnonzero(~np.isfinite(centers).all(axis=1))[0])
+    features = np.ascontiguousarray(features, np.float32)
+    merges, costs = (ward_exact.merge if exact else _merge)(features.copy(), height, width)
+    # A patch that is not finite is part of some merge, whose cost is not finite either.
+    if not np.isfinite(costs if len(costs) else features).all():
+        finite = np.isfinite(features).all(axis=1)
+        row = int(np.argmin(finite))
+        what = "NaN or infinity" if not finite[row] else "values too large to square"
         raise InputError(
-            f"The features hold NaN or infinity, first in patch {row} (row {row // width}, column "
+            f"The features hold {what}, first in patch {row} (row {row // width}, column "
             f"{row % width} of the grid); check the image and the feature extractor's weights."
         )
-    return ward_exact.merge(centers, height, width) if exact else _merge(centers, height, width)
-
-
-@njit(nogil=True, cache=True)
-def _all_finite(values: np.ndarray) -> bool:
-    total = np.float32(0)
-    for value in values.ravel():
-        total += value * np.float32(0)  # 0, or NaN for ever
-    return total == 0
+    return merges, costs
 
 
 @njit(nogil=True, cache=True)
@@ -75,177 +86,149 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     """The merging loop; `centers` [n, C] is overwritten."""
     n = height * width
     merges, costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
-    rows = np.empty(2 * n - 1, np.int32)  # node -> its row of centers; NONE once it is merged
-    rows[:n] = np.arange(n)
-    sizes = np.ones(n, np.float32)  # by row, like the centers
-    stamps = np.full(2 * n - 1, NONE)  # the last node whose list this one was put in
-    nearest = np.empty(2 * n - 1, np.int32)  # the other end of a region's cheapest edge
-    heads, cells, edge_costs = _grid_lists(centers, height, width)
-    heap, length = _first_heap(heads, cells, edge_costs, nearest, n)
+    regions, cells = _grid_lists(centers, height, width)
+    keys = _first_keys(regions, cells)
     for node in range(n, 2 * n - 1):
-        key, length = _pop_pair(heap, length, rows, heads, cells, edge_costs, nearest)
-        second = _node_of(key)
-        first = nearest[second]  # the older, and so lower, of the two
-        merges[node - n, 0], merges[node - n, 1] = first, second
-        costs[node - n] = _cost_of(key)
-        row, other = rows[first], rows[second]
-        _join_centers(centers, row, other, sizes)
-        rows[first] = rows[second] = NONE
-        rows[node] = row
-        cheapest = _join_lists(
-            node, first, second, heads, cells, stamps, edge_costs, centers, rows, sizes, nearest
-        )
-        if cheapest >= 0:
-            heap[0] = _key(cheapest, node)  # in the place of the merged pair's
-            _sift_down(heap, length)
+        place = _place(keys[1])
+        other = regions[place, NEAREST]
+        while regions[other, NODE] != regions[place, NEAREST_NODE]:  # it is gone: a key too low
+            _play(keys, place, _cheapest(place, regions, cells))
+            place = _place(keys[1])
+            other = regions[place, NEAREST]
+        merges[node - n, 0], merges[node - n, 1] = regions[other, NODE], regions[place, NODE]
+        costs[node - n] = np.int32(keys[1] >> 32).view(np.float32)
+        _join_centers(centers, regions, other, place)
+        key = _join_lists(node, other, place, regions, cells, centers)
+        _play(keys, place, NO_KEY)
+        _play(keys, other, key)
     return merges, costs
 
 
 @njit(nogil=True, cache=True)
-def _grid_lists(
-    centers: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Every patch's list of edges, and the costs of the edges.
-
-    Edge e has the cells 2e, in the list of its lower end, and 2e + 1, in that of its higher end;
-    `cells` [., 2] holds the node at the other end and the next cell of the list, `heads` each
-    list's first cell.
-    """
+def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """`regions` and `cells` of the patches, whose places are their nodes."""
     n = height * width
-    edges = 2 * n - height - width
-    heads = np.full(2 * n - 1, NONE)
-    cells = np.empty((2 * edges, 2), np.int32)
-    costs = np.empty(edges, np.float32)
-    half = np.float32(0.5)
+    regions = np.full((n, 8), NONE)
+    cells = np.empty((2 * (2 * n - height - width), 4), np.int32)
+    costs = cells.view(np.float32)
     edge = 0
     for node in range(n):
+        regions[node, NODE] = node
+        regions.view(np.float32)[node, SIZE] = np.float32(1)
         for other, exists in (
             (node + 1, node % width + 1 < width),
             (node + width, node + width < n),
         ):
             if exists:
-                cells[2 * edge, 0], cells[2 * edge, 1] = other, heads[node]
-                cells[2 * edge + 1, 0], cells[2 * edge + 1, 1] = node, heads[other]
-                heads[node], heads[other] = 2 * edge, 2 * edge + 1
-                costs[edge] = half * _squared_distance(centers, node, other)
+                cell, twin = 2 * edge, 2 * edge + 1
+                cells[cell, PLACE], cells[cell, NEXT] = other, regions[node, HEAD]
+                cells[twin, PLACE], cells[twin, NEXT] = node, regions[other, HEAD]
+                regions[node, HEAD], regions[other, HEAD] = cell, twin
+                costs[twin, COST] = np.float32(0.5) * _squared_distance(centers, node, other)
                 edge += 1
-    return heads, cells, costs
+    return regions, cells
 
 
 @njit(nogil=True, cache=True)
-def _first_heap(
-    heads: np.ndarray, cells: np.ndarray, costs: np.ndarray, nearest: np.ndarray, n: int
-) -> tuple[np.ndarray, int]:
-    """A heap of the patches' keys; the first patch owns no edge."""
-    keys = np.empty(n - 1, np.int64)
-    for node in range(1, n):
-        keys[node - 1] = _key(_cheapest(node, heads, cells, costs, nearest), node)
-    keys.sort()  # sorted is a heap
-    return keys, n - 1
+def _first_keys(regions: np.ndarray, cells: np.ndarray) -> np.ndarray:
+    """The tournament: keys[n + place] are the regions', keys[i] is the less of its two below."""
+    n = len(regions)
+    keys = np.empty(2 * n, np.int64)
+    for place in range(n):
+        keys[n + place] = _cheapest(place, regions, cells)
+    for i in range(n - 1, 0, -1):
+        keys[i] = min(keys[2 * i], keys[2 * i + 1])
+    return keys
 
 
 @njit(nogil=True, cache=True)
-def _pop_pair(
-    heap: np.ndarray,
-    length: int,
-    rows: np.ndarray,
-    heads: np.ndarray,
-    cells: np.ndarray,
-    costs: np.ndarray,
-    nearest: np.ndarray,
-) -> tuple[int, int]:
-    """Brings to the top a region whose cheapest edge is still there: its key, and the length."""
-    while True:
-        node = _node_of(heap[0])
-        cost = np.float32(-1.0)
-        if rows[node] >= 0:
-            if rows[nearest[node]] >= 0:
-                return heap[0], length
-            cost = _cheapest(node, heads, cells, costs, nearest)
-        if cost >= 0:
-            heap[0] = _key(cost, node)
-        else:  # merged itself, or the oldest of its surroundings
-            length -= 1
-            heap[0] = heap[length]
-        _sift_down(heap, length)
+def _play(keys: np.ndarray, place: int, key: int) -> None:
+    """Gives a region another key."""
+    i = (len(keys) >> 1) + place
+    keys[i] = key
+    while i > 1:
+        key = min(key, keys[i ^ 1])
+        i >>= 1
+        if keys[i] == key:
+            break
+        keys[i] = key
 
 
 @njit(nogil=True, cache=True)
-def _cheapest(
-    node: int, heads: np.ndarray, cells: np.ndarray, costs: np.ndarray, nearest: np.ndarray
-) -> float:
-    """Finds `nearest` among the older neighbours of a node; its cost, or -1 if there is none."""
-    least = np.float32(-1.0)
-    cell = heads[node]
+def _cheapest(place: int, regions: np.ndarray, cells: np.ndarray) -> int:
+    """Finds a region's cheapest edge to an older one; its key."""
+    costs = cells.view(np.float32)
+    node = regions[place, NODE]
+    best, least = NONE, np.float32(np.inf)
+    cell = regions[place, HEAD]
     while cell >= 0:
-        other = cells[cell, 0]
-        if 0 <= other < node:
-            cost = costs[cell >> 1]
-            if least < 0 or cost < least:
-                least = cost
-                nearest[node] = other
-        cell = cells[cell, 1]
-    return least
+        other, cost = cells[cell, PLACE], costs[cell, COST]
+        if other >= 0 and regions[other, NODE] < node and (best < 0 or cost < least):
+            best, least = other, cost
+        cell = cells[cell, NEXT]
+    if best < 0:
+        return NO_KEY
+    regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
+    return _key(least, place)
 
 
 @njit(nogil=True, cache=True)
 def _join_lists(
     node: int,
-    first: int,
-    second: int,
-    heads: np.ndarray,
+    place: int,
+    gone: int,
+    regions: np.ndarray,
     cells: np.ndarray,
-    stamps: np.ndarray,
-    costs: np.ndarray,
     centers: np.ndarray,
-    rows: np.ndarray,
-    sizes: np.ndarray,
-    nearest: np.ndarray,
-) -> float:
-    """Makes the list of `node` from its parts', with the costs of its edges; the least of them.
+) -> int:
+    """Makes `node` of the regions in `place` and `gone`, whose centers are joined; its key.
 
-    `node` is newer than all its neighbours, and so owns all its edges. Of two edges to the same
-    neighbour one is dropped: its cell in the neighbour's list then leads to NONE.
+    It is newer than all its neighbours, and so owns all its edges, which get their costs here. Of
+    two edges to the same neighbour the second is dropped.
     """
-    row = rows[node]
-    least = np.float32(-1.0)
-    last = NONE
-    for part in (first, second):
-        cell = heads[part]
+    costs = cells.view(np.float32)
+    best, least, last = NONE, np.float32(np.inf), NONE
+    for part in (place, gone):
+        cell = regions[part, HEAD]
         while cell >= 0:
-            other, following = cells[cell, 0], cells[cell, 1]
-            if other >= 0 and rows[other] >= 0:  # not the edge between the parts
-                if stamps[other] == node:
-                    cells[cell ^ 1, 0] = NONE
+            other, following = cells[cell, PLACE], cells[cell, NEXT]
+            if other >= 0 and other != place and other != gone:
+                if regions[other, STAMP] == node:
+                    cells[cell ^ 1, PLACE] = NONE
                 else:
-                    stamps[other] = node
-                    cells[cell ^ 1, 0] = node
-                    cost = _cost(centers, row, rows[other], sizes)
-                    costs[cell >> 1] = cost
-                    if least < 0 or cost < least:
-                        least = cost
-                        nearest[node] = other
+                    regions[other, STAMP] = node
+                    cells[cell ^ 1, PLACE] = place
+                    cost = _cost(centers, regions, place, other)
+                    costs[cell, COST] = cost
+                    if best < 0 or cost < least:
+                        best, least = other, cost
                     if last < 0:
-                        heads[node] = cell
+                        regions[place, HEAD] = cell
                     else:
-                        cells[last, 1] = cell
+                        cells[last, NEXT] = cell
                     last = cell
             cell = following
-    if last >= 0:
-        cells[last, 1] = NONE
-    return least
+    regions[place, NODE], regions[gone, NODE] = node, NONE
+    if last < 0:
+        regions[place, HEAD] = NONE
+        return NO_KEY
+    cells[last, NEXT] = NONE
+    regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
+    return _key(least, place)
 
 
 @njit(nogil=True, cache=True)
-def _cost(centers: np.ndarray, a: int, b: int, sizes: np.ndarray) -> float:
+def _cost(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> float:
     """Increase of the squared error by joining two regions (Eq. 4), float32."""
-    return sizes[a] * sizes[b] / (sizes[a] + sizes[b]) * _squared_distance(centers, a, b)
+    sizes = regions.view(np.float32)
+    size_a, size_b = sizes[a, SIZE], sizes[b, SIZE]
+    return size_a * size_b / (size_a + size_b) * _squared_distance(centers, a, b)
 
 
 # Only here may the compiler change the order of additions, to add several channels at once.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
 def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
-    total = np.float32(0.0)
+    total = np.float32(0)
     for c in range(centers.shape[1]):
         difference = centers[a, c] - centers[b, c]
         total += difference * difference
@@ -253,43 +236,22 @@ def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
 
 
 @njit(nogil=True, cache=True)
-def _join_centers(centers: np.ndarray, a: int, b: int, sizes: np.ndarray) -> None:
-    """Sets row `a` to the center of the joined region (Eq. 3), and its size, float32."""
-    size = sizes[a] + sizes[b]
-    weight_a, weight_b = sizes[a] / size, sizes[b] / size
+def _join_centers(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> None:
+    """Puts center (Eq. 3, float32) and size of the joined region into place `a`."""
+    sizes = regions.view(np.float32)
+    size = sizes[a, SIZE] + sizes[b, SIZE]
+    weight_a, weight_b = sizes[a, SIZE] / size, sizes[b, SIZE] / size
     for c in range(centers.shape[1]):
         centers[a, c] = centers[a, c] * weight_a + centers[b, c] * weight_b
-    sizes[a] = size
+    sizes[a, SIZE] = size
 
 
 @njit(nogil=True, cache=True)
-def _key(cost: float, node: int) -> int:
-    """A heap key: the bits of a float32 cost >= 0, which order as the costs do, and the node."""
-    return (np.int64(np.float32(cost).view(np.int32)) << 32) | node
+def _key(cost: float, place: int) -> int:
+    """The bits of a float32 cost >= 0, which order as the costs do, above the place."""
+    return (np.int64(np.float32(cost).view(np.int32)) << 32) | np.int64(place)
 
 
 @njit(nogil=True, cache=True)
-def _node_of(key: int) -> int:
+def _place(key: int) -> int:
     return np.int32(key & 0xFFFFFFFF)
-
-
-@njit(nogil=True, cache=True)
-def _cost_of(key: int) -> float:
-    return np.int32(key >> 32).view(np.float32)
-
-
-@njit(nogil=True, cache=True)
-def _sift_down(heap: np.ndarray, length: int) -> None:
-    """Lets the key at the top sink to its place."""
-    if length == 0:
-        return
-    key, hole = heap[0], 0
-    while 2 * hole + 1 < length:
-        child = 2 * hole + 1
-        if child + 1 < length:
-            child += int(heap[child + 1] < heap[child])
-        if heap[child] >= key:
-            break
-        heap[hole] = heap[child]
-        hole = child
-    heap[hole] = key

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 from mis_jax import annotate, images
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor
+from mis_jax.tree_predictor import TreePredictor
 
 SIZE = 32
 
@@ -329,6 +330,26 @@ def test_command_serves_this_machine_only_and_opens_the_page(photos, monkeypatch
     assert saved == str(photos.parent / "annotations" / "masks" / "a.png")
 
 
+def test_without_a_run_merge_trees_answer(photos, monkeypatch):
+    import uvicorn
+
+    apps = []
+    flag_values(monkeypatch, run="")
+    monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: sockets[0].close())
+    config = uvicorn.Config
+    monkeypatch.setattr(uvicorn, "Config", lambda app, **kw: apps.append(app) or config(app, **kw))
+    annotate.main(["mis-jax annotate", str(photos)])
+    client = TestClient(apps[0], base_url="http://127.0.0.1")
+    predictor = TreePredictor()
+    predictor.set_image(images.read_image(photos / "a.png"))
+    for clicks in ([A], [A, B, C], [A, B], [C]):
+        predictor.reset()
+        for click in clicks:
+            mask = predictor.click(*click)
+        shown = pixels(client.post("/click", json=body(0, *clicks)))
+        np.testing.assert_array_equal(shown > 0, mask)
+
+
 def test_command_leaves_out_the_masks_it_wrote(photos, monkeypatch):
     import uvicorn
 
@@ -347,9 +368,9 @@ def test_command_leaves_out_the_masks_it_wrote(photos, monkeypatch):
 
 
 def test_command_errors_name_the_remedy(photos, monkeypatch):
-    flag_values(monkeypatch, run="")
-    with pytest.raises(InputError, match="--run RUN"):
-        annotate.main(["mis-jax annotate", str(photos)])
+    flag_values(monkeypatch)
+    with pytest.raises(InputError, match="One source of images"):
+        annotate.main(["mis-jax annotate"])
     with annotate.socket.create_server((annotate.HOST, 0)) as taken:
         flag_values(monkeypatch, port=taken.getsockname()[1])
         with pytest.raises(InputError, match=r"--port .* in use.*; give another"):

@@ -139,6 +139,17 @@ def test_mask_equals_enlarging_then_warping(seed, shape):
 
 
 @SETTINGS
+@given(st.integers(0, 2**32), SHAPES)
+def test_seen_patches_are_the_pixels_of_masks(seed, shape):
+    rng = np.random.default_rng(seed)
+    matrix, _ = PUBLISHED.draw_matrix(rng, *shape)
+    seen = augment.seen_patches((7, 9), matrix, *shape, 64)
+    for proposal in (np.ones((7, 9), bool), *(random_proposal(rng, 7, 9) for _ in range(3))):
+        mask = augment.warp_mask(proposal, matrix, *shape, 64)
+        assert seen[proposal.ravel()].sum() == mask.sum()
+
+
+@SETTINGS
 @given(st.integers(0, 2**32), st.tuples(st.integers(90, 130), st.integers(90, 130)))
 def test_mask_differs_from_the_chain_at_edges_only(seed, shape):
     """On images that need no padding, where the chain cuts a shifted image at its old frame."""

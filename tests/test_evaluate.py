@@ -19,6 +19,7 @@ from mis_jax import evaluate
 from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor
+from mis_jax.tree_predictor import TreePredictor
 
 SIZE = 48
 SETTINGS = {
@@ -528,6 +529,41 @@ def test_datasets_that_are_no_pairs(folder, pairs):
         evaluate.open_datasets([p.format(folder) for p in pairs])
 
 
-def test_one_run_is_needed():
-    with pytest.raises(InputError, match="mis-jax evaluate RUN"):
-        evaluate.main(["mis-jax evaluate"])
+@pytest.mark.parametrize(
+    ("predictor", "output", "words", "message"),
+    [
+        ("network", "out", [], "mis-jax evaluate RUN"),
+        ("tree", "out", ["runs/x"], "tree takes no run"),
+        ("tree-blocks", "", [], "--predictor tree-blocks .* --output FOLDER"),
+    ],
+)
+def test_a_network_needs_a_run_and_a_tree_a_folder_alone(
+    folder, monkeypatch, predictor, output, words, message
+):
+    flag_values(monkeypatch, predictor=predictor, output=output, datasets=[f"mine={folder}"])
+    with pytest.raises(InputError, match=message):
+        evaluate.main(["mis-jax evaluate", *words])
+
+
+@pytest.mark.parametrize("name", ["tree", "tree-blocks"])
+def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys, name):
+    flag_values(
+        monkeypatch,
+        predictor=name,
+        output=str(tmp_path),
+        datasets=[f"mine={folder}"],
+        pictures=1,
+        overrides={"eval.max_clicks": 3},
+    )
+    evaluate.main(["mis-jax evaluate"])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["meta"]["eval"] == {"max_clicks": 3, "target": 0.9}
+    assert results["meta"]["predictor"] == name
+    assert bool(results["meta"]["snap_side"]) == (name == "tree")
+    assert results["meta"]["descriptor"] == "embedded"
+    assert "run" not in results["meta"]
+    assert str(folder) not in (tmp_path / "results.json").read_text()
+    sample = next(s for s in open_benchmark("mine", folder) if s.id == "s2")
+    rounds = evaluate.rounds(TreePredictor(name == "tree"), sample, 0.9, 3)
+    np.testing.assert_allclose(results["mine"]["ious"]["s2"], [r.iou for r in rounds], rtol=1e-6)
+    assert f"| mine    | {name} " in capsys.readouterr().out

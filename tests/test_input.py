@@ -108,6 +108,23 @@ def test_image_and_mask_show_the_same_patches(files):
             assert not mask[(image == 0).all(-1) & ~inner.any(-1)].any()
 
 
+def test_a_small_part_of_a_large_image_is_proposed_where_areas_are_the_crop_s(tmp_path):
+    """200 patches that all differ: a crop of 3 x 3 of them, a patch of which is a ninth."""
+    image = np.zeros((10 * PATCH, 20 * PATCH, 3), np.uint8)
+    encoded = cv2.imencode(".png", image)[1].tobytes()
+    grown = tree.build_tree(np.random.default_rng(0).normal(size=(10, 20, 3)).astype(np.float32))
+    files = write_shards(tmp_path, [records.Record("cells", encoded, 80, 160, grown)])
+    still = {"flip": 0.0, "rotate90": 0.0, "shift_scale_rotate": 0.0, "scale": (1.0, 1.0)}
+    still |= {"crop": 3 * PATCH, "min_object_area": 1, "batch_size": 50}
+    (batch,) = take(files, 1, area_of="crop", **still)
+    shares = batch["mask"].mean((1, 2))
+    assert (shares > 0.05).all()
+    assert (shares < 1).all()
+    assert (shares < 0.2).mean() > 0.2
+    (batch,) = take(files, 1, area_of="image", keep_background=0.0, **still)
+    assert (batch["mask"].mean((1, 2)) == 1).mean() > 0.05  # regions larger than the crop
+
+
 def test_every_epoch_shows_every_record_once_in_its_own_order(files):
     indices = np.concatenate([b["index"] for b in take(files, COUNT, batch_size=2)])
     first, second = indices.reshape(2, COUNT)

@@ -25,6 +25,7 @@ from mis_jax import (
     oracle,
     records,
     scenes,
+    snap,
 )
 from mis_jax.errors import InputError
 from mis_jax.tree import build_tree
@@ -84,6 +85,9 @@ def test_figures_are_those_of_all_masks(folder, result):
         ious.append(max(evaluate.iou(sample.mask, mask) for mask in masks))
         needed.append(oracle.nodes_needed(tree, sample.mask, 0.9, 20))
         assert float(row["iou"]) == pytest.approx(ious[-1], abs=1e-6)
+        best = tree.mask(oracle.best_node(tree, sample.mask)[1])
+        snapped = evaluate.iou(sample.mask, snap.snap(sample.image, best) > 0.5)
+        assert float(row["snapped"]) == pytest.approx(snapped, abs=1e-6)
         assert row["nodes90"] == ("" if needed[-1] is None else str(needed[-1]))
     figures = json.loads((result[1] / "inspect.json").read_text())["datasets"]["mine"]
     assert figures["iou"]["mean"] == pytest.approx(np.mean(ious))

@@ -193,7 +193,10 @@ def test_published_numbers_and_proposals():
     expected = [0.8339946273549487, 0.03587859497380429, 0.05115521983888759]
     assert [rng.random() for _ in range(3)] == expected
     tree, walk = tied_tree(), tree_module._walk.py_func  # the same source, with any generator
-    leaves = [tree.leaves(walk(tree.merges, np.float32(0.9), Minstd(s))) for s in (0, 2, 12345)]
+    leaves = [
+        tree.leaves(walk(tree.merges, tree.areas(), np.float32(0.9), Minstd(s)))
+        for s in (0, 2, 12345)
+    ]
     assert [x.tolist() for x in leaves] == [[0, 5, 4, 8, 9], [3], [0]]
 
 
@@ -203,7 +206,7 @@ def test_sampling_is_that_walk_until_large_enough(alpha):
     for seed in range(100):
         rng = np.random.default_rng(seed)
         for _ in range(3):
-            node = walk(tree.merges, np.float32(alpha), rng)
+            node = walk(tree.merges, tree.areas(), np.float32(alpha), rng)
             if tree.areas()[node] / tree.n > 0.2:
                 break
         assert tree.sample(np.random.default_rng(seed), alpha, 0.2, max_tries=3) == node
@@ -259,6 +262,56 @@ def test_uniform_over_the_large_merges_below_the_root():
 
 def test_uniform_without_a_large_merge_takes_the_larger_child():
     assert set(draws(chain(20), 20, mode="uniform", min_area=1.0)) == {chain(20).root - 1}
+
+
+def seen_part(tree, weights):
+    """The tree of the patches of weight over 0 in plain Python: node -> its parts, and the top."""
+    parts, stand_in = {}, {leaf: leaf for leaf in range(tree.n) if weights[leaf]}
+    for node, (a, b) in enumerate(tree.merges.tolist(), start=tree.n):
+        if a in stand_in and b in stand_in:
+            parts[node] = stand_in[a], stand_in[b]
+            stand_in[node] = node
+        elif a in stand_in or b in stand_in:
+            stand_in[node] = stand_in[a if a in stand_in else b]
+    return parts, stand_in[tree.root]
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees, st.integers(0, 2**32 - 1), st.sampled_from(tree_module.MODES))
+def test_the_seen_part_is_sampled_as_an_image_of_its_own(tree, seed, mode):
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(1, 9, tree.n) * (rng.random(tree.n) < 0.5)
+    weights[rng.integers(tree.n)] += 1
+    parts, top = seen_part(tree, weights)
+    share = {k: weights[tree.leaves(k)].sum() / weights.sum() for k in range(tree.num_nodes)}
+    rng = np.random.default_rng(seed)
+    for _ in range(5):
+        node = tree.sample(rng, 0.9, 0.1, mode, 50, weights)
+        assert share[node] > 0
+        assert node in parts or node < tree.n
+        assert (node == top) == (not parts)
+        if mode == "fixed" and share[node] > 0.1:
+            assert node in parts[top] if parts else node == top
+        large = [k for k in parts if k != top and share[k] > 0.1]
+        if mode == "uniform" and large:
+            assert node in large
+        if mode == "top_down" and parts and min(share[k] for k in parts[top]) > 0.1:
+            assert share[node] > 0.1
+
+
+def test_depths_of_algorithm_2_in_the_seen_part():
+    """Every second patch of a complete tree makes a complete tree with one level less."""
+    tree, rng = balanced(14), np.random.default_rng(0)
+    weights = np.tile([0, 3], tree.n // 2)
+    drawn = [tree.sample(rng, 0.9, 0.0, weights=weights) for _ in range(5000)]
+    depths = tree.depths()[drawn]
+    assert depths.mean() == pytest.approx(3.912, abs=5 * depths.std() / math.sqrt(len(depths)))
+
+
+@pytest.mark.parametrize("weights", [[1, 2], [1, -1, 1], [0, 0, 0]])
+def test_weights_that_are_none(weights):
+    with pytest.raises(InputError, match="3 patches"):
+        chain(3).sample(np.random.default_rng(0), weights=np.array(weights))
 
 
 @pytest.mark.parametrize("mode", tree_module.MODES)

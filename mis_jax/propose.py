@@ -274,7 +274,7 @@ def _extract_batch(batch: list[_Item], extractor: features.Extractor) -> Iterato
 def _merge(item: _Item) -> _Item:
     if item.reason:
         return item
-    tree = build_tree(item.features)
+    tree = build_tree(item.features, overwrite=True)
     height, width = item.image.shape[:2]
     record = records.Record(item.id, item.encoded, height, width, tree)
     return _Item(

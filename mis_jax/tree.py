@@ -21,12 +21,13 @@ _VERSION = 2
 _LEVELS = 8  # of a cost on disk, in each factor of 2
 
 
-def build_tree(features: np.ndarray, *, exact: bool = False) -> "Tree":
+def build_tree(features: np.ndarray, *, exact: bool = False, overwrite: bool = False) -> "Tree":
     """Merges the patches of an image by Ward's method (Algorithm 1).
 
     Args:
       features: float32 [h, w, C], finite, one vector per patch.
       exact: ties in the order of the published code; see `ward.ward_merges`.
+      overwrite: the features are not needed any more, and may be changed.
 
     Raises:
       InputError: features of another shape, or not finite.
@@ -35,7 +36,9 @@ def build_tree(features: np.ndarray, *, exact: bool = False) -> "Tree":
         raise InputError(f"The features have shape {list(np.shape(features))}, not [h, w, C].")
     height, width, channels = np.shape(features)
     flat = np.reshape(features, (height * width, channels))
-    return Tree(*ward_merges(flat, height, width, exact=exact), (height, width))
+    return Tree(
+        *ward_merges(flat, height, width, exact=exact, overwrite=overwrite), (height, width)
+    )
 
 
 def nearest_patches(patches: int, pixels: int) -> np.ndarray:

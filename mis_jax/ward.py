@@ -30,7 +30,12 @@ NO_KEY = np.int64(2**63 - 1)
 
 
 def ward_merges(
-    features: np.ndarray, height: int, width: int, *, exact: bool = False
+    features: np.ndarray,
+    height: int,
+    width: int,
+    *,
+    exact: bool = False,
+    overwrite: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Merges the two connected regions of least cost until one is left (Algorithm 1, Eqs. 3-4).
 
@@ -40,15 +45,16 @@ def ward_merges(
     channels: alike on processors of one kind, whatever the number of threads. Equal costs are
     decided by the places of the regions.
 
-    Memory beside the features: 4nC bytes of centers, and about 130n. One thread; the GIL is
-    released.
+    Memory beside the features: about 130n bytes, and unless `overwrite` a copy of them. One thread;
+    the GIL is released.
 
     Args:
       features: float32 [n, C], finite, one row per patch in row-major order.
       height: rows of the grid.
       width: columns of the grid; n = height * width.
       exact: bit for bit the tree of the published code, ties and the order of merges included
-        (`ward_exact`), in two to four times the time.
+        (`ward_exact`), in two to three times the time.
+      overwrite: centers may take the place of the features, which saves their copy.
 
     Returns:
       merges int32 [n - 1, 2]: row m holds the two children of node n + m, the lower number first.
@@ -56,8 +62,8 @@ def ward_merges(
       merge adds to the squared error (Eq. 4).
 
     Raises:
-      InputError: features of another shape, or not finite in float32, or so large that their
-        squared distances are not.
+      InputError: features of another shape, or not finite in float32, or so large that costs are
+        not.
     """
     if height < 1 or width < 1:
         raise InputError(f"A grid of {height}x{width} patches is empty; it needs at least 1x1.")
@@ -67,26 +73,41 @@ def ward_merges(
             f"The features have shape {list(shape)}, but a grid of {height}x{width} patches needs "
             f"[{height * width}, C] with C >= 1."
         )
-    features = np.ascontiguousarray(features, np.float32)
-    merges, costs = (ward_exact.merge if exact else _merge)(features.copy(), height, width)
-    # A patch that is not finite is part of some merge, whose cost is not finite either.
-    if not np.isfinite(costs if len(costs) else features).all():
-        finite = np.isfinite(features).all(axis=1)
-        row = int(np.argmin(finite))
-        what = "NaN or infinity" if not finite[row] else "values too large to square"
-        raise InputError(
-            f"The features hold {what}, first in patch {row} (row {row // width}, column "
-            f"{row % width} of the grid); check the image and the feature extractor's weights."
-        )
+    if overwrite:
+        centers = np.require(features, np.float32, ["C", "W"])
+    else:
+        centers = np.array(features, np.float32, order="C")
+    if (exact or len(centers) == 1) and not np.isfinite(centers).all():
+        raise InputError(_not_finite(centers, width))
+    merges, costs = (ward_exact.merge if exact else _merge)(centers, height, width)
+    if not np.isfinite(costs).all():
+        raise InputError(_not_finite(centers, width))
     return merges, costs
+
+
+def _not_finite(features: np.ndarray, width: int) -> str:
+    wrong = ~np.isfinite(features).all(axis=1)
+    if not wrong.any():
+        return "The features hold values too large to square and add; scale them down."
+    row = int(np.argmax(wrong))
+    return (
+        f"The features hold NaN or infinity, first in patch {row} (row {row // width}, column "
+        f"{row % width} of the grid); check the image and the feature extractor's weights."
+    )
 
 
 @njit(nogil=True, cache=True)
 def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """The merging loop; `centers` [n, C] is overwritten."""
+    """The merging loop; `centers` [n, C] is overwritten.
+
+    Where some cost between patches is not finite, nothing is, and all costs returned are NaN.
+    """
     n = height * width
     merges, costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
-    regions, cells = _grid_lists(centers, height, width)
+    regions, cells, finite = _grid_lists(centers, height, width)
+    if not finite:
+        costs[:] = np.nan
+        return merges, costs
     keys = _first_keys(regions, cells)
     for node in range(n, 2 * n - 1):
         place = _place(keys[1])
@@ -105,13 +126,15 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
 
 
 @njit(nogil=True, cache=True)
-def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """`regions` and `cells` of the patches, whose places are their nodes."""
+def _grid_lists(
+    centers: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """`regions` and `cells` of the patches, whose places are their nodes; are all costs finite?"""
     n = height * width
     regions = np.full((n, 8), NONE)
     cells = np.empty((2 * (2 * n - height - width), 4), np.int32)
     costs = cells.view(np.float32)
-    edge = 0
+    edge, finite = 0, True
     for node in range(n):
         regions[node, NODE] = node
         regions.view(np.float32)[node, SIZE] = np.float32(1)
@@ -124,9 +147,11 @@ def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarra
                 cells[cell, PLACE], cells[cell, NEXT] = other, regions[node, HEAD]
                 cells[twin, PLACE], cells[twin, NEXT] = node, regions[other, HEAD]
                 regions[node, HEAD], regions[other, HEAD] = cell, twin
-                costs[twin, COST] = np.float32(0.5) * _squared_distance(centers, node, other)
+                cost = np.float32(0.5) * _squared_distance(centers, node, other)
+                costs[twin, COST] = cost
+                finite &= cost < np.inf  # NaN is not
                 edge += 1
-    return regions, cells
+    return regions, cells, finite
 
 
 @njit(nogil=True, cache=True)

@@ -246,6 +246,21 @@ def test_regions_are_those_of_the_exact_mode(seed, height, width, channels):
     assert regions(fast, n) == regions(exact, n)
 
 
+def test_overwriting_the_features_changes_nothing_else():
+    features = random_features(7, 30 * 40, 38)
+    merges, costs = ward_merges(features, 30, 40)
+    read_only = features.copy()
+    read_only.flags.writeable = False
+    for given in (features.copy(), read_only, features.astype(np.float64)):
+        again = ward_merges(given, 30, 40, overwrite=True)
+        np.testing.assert_array_equal(again[0], merges)
+        np.testing.assert_array_equal(again[1], costs)
+    np.testing.assert_array_equal(read_only, features)
+    features[7, 3] = np.nan
+    with pytest.raises(InputError, match="patch 7 "):
+        ward_merges(features, 30, 40, overwrite=True)
+
+
 def test_threads_do_not_change_a_bit():
     features = random_features(6, 30 * 40, 38)
     merges, costs = ward_merges(features, 30, 40)

@@ -19,11 +19,10 @@ STAMP = 2  # the last node whose list it was put in
 NEAREST, NEAREST_NODE = 3, 4  # place and node at the other end of its cheapest edge
 SIZE = 5  # float32: its number of patches
 
-# Columns of `cells`, int32 [2 edges, 4]. Edge e has the cells 2e and 2e + 1 in the lists of its
-# two ends, so that cell ^ 1 is the other one.
+# Columns of `cells`, int32 [2 edges, 2]. Edge e has the cells 2e and 2e + 1 in the lists of its
+# two ends, so that cell >> 1 is the edge, and cell ^ 1 its other cell.
 PLACE = 0  # of the region at the other end, or NONE for an edge that was dropped
 NEXT = 1  # cell of the list
-COST = 2  # float32: of the edge, kept by its owner
 
 NONE = np.int32(-1)
 NO_KEY = np.int64(2**63 - 1)
@@ -45,7 +44,7 @@ def ward_merges(
     channels: alike on processors of one kind, whatever the number of threads. Equal costs are
     decided by the places of the regions.
 
-    Memory beside the features: about 130n bytes, and unless `overwrite` a copy of them. One thread;
+    Memory beside the features: about 110n bytes, and unless `overwrite` a copy of them. One thread;
     the GIL is released.
 
     Args:
@@ -104,22 +103,22 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     """
     n = height * width
     merges, costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
-    regions, cells, finite = _grid_lists(centers, height, width)
-    if not finite:
+    regions, cells, edge_costs = _grid_lists(centers, height, width)
+    if not np.isfinite(edge_costs).all():
         costs[:] = np.nan
         return merges, costs
-    keys = _first_keys(regions, cells)
+    keys = _first_keys(regions, cells, edge_costs)
     for node in range(n, 2 * n - 1):
         place = _place(keys[1])
         other = regions[place, NEAREST]
         while regions[other, NODE] != regions[place, NEAREST_NODE]:  # it is gone: a key too low
-            _play(keys, place, _cheapest(place, regions, cells))
+            _play(keys, place, _cheapest(place, regions, cells, edge_costs))
             place = _place(keys[1])
             other = regions[place, NEAREST]
         merges[node - n, 0], merges[node - n, 1] = regions[other, NODE], regions[place, NODE]
         costs[node - n] = np.int32(keys[1] >> 32).view(np.float32)
         _join_centers(centers, regions, other, place)
-        key = _join_lists(node, other, place, regions, cells, centers)
+        key = _join_lists(node, other, place, regions, cells, edge_costs, centers)
         _play(keys, place, NO_KEY)
         _play(keys, other, key)
     return merges, costs
@@ -128,13 +127,13 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
 @njit(nogil=True, cache=True)
 def _grid_lists(
     centers: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, bool]:
-    """`regions` and `cells` of the patches, whose places are their nodes; are all costs finite?"""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`regions` and `cells` of the patches, whose places are their nodes; the costs of the edges."""
     n = height * width
     regions = np.full((n, 8), NONE)
-    cells = np.empty((2 * (2 * n - height - width), 4), np.int32)
-    costs = cells.view(np.float32)
-    edge, finite = 0, True
+    costs = np.empty(2 * n - height - width, np.float32)
+    cells = np.empty((2 * len(costs), 2), np.int32)
+    edge = 0
     for node in range(n):
         regions[node, NODE] = node
         regions.view(np.float32)[node, SIZE] = np.float32(1)
@@ -147,20 +146,18 @@ def _grid_lists(
                 cells[cell, PLACE], cells[cell, NEXT] = other, regions[node, HEAD]
                 cells[twin, PLACE], cells[twin, NEXT] = node, regions[other, HEAD]
                 regions[node, HEAD], regions[other, HEAD] = cell, twin
-                cost = np.float32(0.5) * _squared_distance(centers, node, other)
-                costs[twin, COST] = cost
-                finite &= cost < np.inf  # NaN is not
+                costs[edge] = np.float32(0.5) * _squared_distance(centers, node, other)
                 edge += 1
-    return regions, cells, finite
+    return regions, cells, costs
 
 
 @njit(nogil=True, cache=True)
-def _first_keys(regions: np.ndarray, cells: np.ndarray) -> np.ndarray:
+def _first_keys(regions: np.ndarray, cells: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """The tournament: keys[n + place] are the regions', keys[i] is the less of its two below."""
     n = len(regions)
     keys = np.empty(2 * n, np.int64)
     for place in range(n):
-        keys[n + place] = _cheapest(place, regions, cells)
+        keys[n + place] = _cheapest(place, regions, cells, costs)
     for i in range(n - 1, 0, -1):
         keys[i] = min(keys[2 * i], keys[2 * i + 1])
     return keys
@@ -180,14 +177,13 @@ def _play(keys: np.ndarray, place: int, key: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _cheapest(place: int, regions: np.ndarray, cells: np.ndarray) -> int:
+def _cheapest(place: int, regions: np.ndarray, cells: np.ndarray, costs: np.ndarray) -> int:
     """Finds a region's cheapest edge to an older one; its key."""
-    costs = cells.view(np.float32)
     node = regions[place, NODE]
     best, least = NONE, np.float32(np.inf)
     cell = regions[place, HEAD]
     while cell >= 0:
-        other, cost = cells[cell, PLACE], costs[cell, COST]
+        other, cost = cells[cell, PLACE], costs[cell >> 1]
         if other >= 0 and regions[other, NODE] < node and (best < 0 or cost < least):
             best, least = other, cost
         cell = cells[cell, NEXT]
@@ -204,6 +200,7 @@ def _join_lists(
     gone: int,
     regions: np.ndarray,
     cells: np.ndarray,
+    costs: np.ndarray,
     centers: np.ndarray,
 ) -> int:
     """Makes `node` of the regions in `place` and `gone`, whose centers are joined; its key.
@@ -211,7 +208,6 @@ def _join_lists(
     It is newer than all its neighbours, and so owns all its edges, which get their costs here. Of
     two edges to the same neighbour the second is dropped.
     """
-    costs = cells.view(np.float32)
     best, least, last = NONE, np.float32(np.inf), NONE
     for part in (place, gone):
         cell = regions[part, HEAD]
@@ -224,7 +220,7 @@ def _join_lists(
                     regions[other, STAMP] = node
                     cells[cell ^ 1, PLACE] = place
                     cost = _cost(centers, regions, place, other)
-                    costs[cell, COST] = cost
+                    costs[cell >> 1] = cost
                     if best < 0 or cost < least:
                         best, least = other, cost
                     if last < 0:

@@ -251,8 +251,8 @@ def test_overwriting_the_features_changes_nothing_else():
     merges, costs = ward_merges(features, 30, 40)
     read_only = features.copy()
     read_only.flags.writeable = False
-    for given in (features.copy(), read_only, features.astype(np.float64)):
-        again = ward_merges(given, 30, 40, overwrite=True)
+    for same in (features.copy(), read_only, features.astype(np.float64)):
+        again = ward_merges(same, 30, 40, overwrite=True)
         np.testing.assert_array_equal(again[0], merges)
         np.testing.assert_array_equal(again[1], costs)
     np.testing.assert_array_equal(read_only, features)

@@ -54,7 +54,7 @@ class Survey:
 
 def define_flags() -> None:
     """Flags of `mis-jax inspect`."""
-    cli.define_config("sbd_vitb16")
+    cli.define_config("tiny_cpu")
     flags.DEFINE_list("datasets", [], "NAME=FOLDER,... of images and masks, as in evaluate.")
     flags.DEFINE_string("output", "", "Folder for the results; RECORDS/inspect by default.")
 

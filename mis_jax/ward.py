@@ -128,7 +128,7 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
 def _grid_lists(
     centers: np.ndarray, height: int, width: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`regions` and `cells` of the patches, whose places are their nodes; the costs of the edges."""
+    """`regions` and `cells` of the patches, whose places are their nodes, and costs of edges."""
     n = height * width
     regions = np.full((n, 8), NONE)
     costs = np.empty(2 * n - height - width, np.float32)

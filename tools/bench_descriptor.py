@@ -2,31 +2,28 @@
 
 python tools/bench_descriptor.py PHOTOS OUTPUT.json [--split tuning] [--datasets NAME=FOLDER ...]
 
-Measures the best-node IoU (oracle.py) on three made-up sets, and on evaluation sets laid out as
-benchmarks.py says: made-up scenes; pieces of one of the PHOTOS pasted into another; pieces of a
-photo pasted elsewhere into itself. The pieces have the outlines of objects of made-up scenes, edges
-as soft as a photo's, and went through JPEG, so that no trace of the paste gives them away. Beside
-the descriptor stand the mean Lab colours of the same cells. Images/s count one core's CPU time for
-decoding, features and tree.
+Measures the best-node IoU (oracle.py) on the three sets of tools/made_up.py, and on evaluation sets
+laid out as benchmarks.py says. Beside the descriptor stand the mean Lab colours of the same cells.
+Images/s count one core's CPU time for decoding, features and tree.
 """
 
 import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
+import made_up
 import numpy as np
 
-from mis_jax import descriptor, evaluate, images, oracle, scenes
+from mis_jax import descriptor, evaluate, images, oracle
 from mis_jax.errors import InputError
 from mis_jax.tree import Tree, build_tree
 
 COUNT = 150  # images of each made-up set
 TIMED = 60  # photos
-SIZE = (336, 448)  # of made-up scenes
 # The seed of the targets, and the first of the shuffled photos that are used. The descriptor's
 # settings were chosen on others from the first 400 photos, and on none that "held-out" draws.
 SPLITS = {"tuning": (200, 0), "held-out": (1000, 400)}
@@ -36,7 +33,6 @@ METHODS = {
     "Lab means, stride 4": lambda image: lab_means(image, 4),
     "descriptor, stride 4": lambda image: descriptor.embedded(image, 4),
 }
-Targets = Iterator[tuple[np.ndarray, np.ndarray]]  # image uint8 [H, W, 3], truth int32 [H, W]
 
 
 def main() -> None:
@@ -49,9 +45,9 @@ def main() -> None:
     flags = parser.parse_args()
     cv2.setNumThreads(1)
     seed, first = SPLITS[flags.split]
-    paths = shuffled(flags.photos, first)
-    sets = {"scenes": made_up(seed), "other photo": pasted(paths, seed)}
-    sets["same photo"] = moved(paths, seed)
+    paths = made_up.shuffled(flags.photos, first, COUNT)
+    sets = {"scenes": made_up.made_up(seed, COUNT), "other photo": made_up.pasted(paths, seed)}
+    sets["same photo"] = made_up.moved(paths, seed)
     for benchmark in evaluate.open_datasets(flags.datasets) if flags.datasets else ():
         sets[benchmark.name] = ((sample.image, sample.mask) for sample in benchmark)
     rows = {method: {"images_per_second": speed(paths, METHODS[method])} for method in METHODS}
@@ -65,59 +61,6 @@ def main() -> None:
     Path(flags.output).write_text(json.dumps(document) + "\n")
 
 
-def shuffled(folder: str, first: int) -> list[Path]:
-    """Photos for COUNT pairs, from the `first` of a fixed shuffle; small folders repeat."""
-    paths = images.find_images(folder)
-    if len(paths) < 2:
-        raise InputError(f"{folder} has one image; pasting takes at least 2.")
-    order = np.random.default_rng(7).permutation(len(paths))
-    return [paths[order[k % len(paths)]] for k in range(first, first + 2 * COUNT)]
-
-
-def made_up(seed: int) -> Targets:
-    """Made-up scenes."""
-    for k in range(COUNT):
-        image, mask = scenes.make_scene(np.random.default_rng([seed, k]), SIZE)
-        yield image, mask.astype(np.int32)
-
-
-def pasted(paths: list[Path], seed: int) -> Targets:
-    """Pieces of a photo in another, which is enlarged or cut to the first one's size."""
-    for k in range(COUNT):
-        rng = np.random.default_rng([seed, k, 0])
-        under, over = (images.read_image(path) for path in paths[2 * k : 2 * k + 2])
-        height, width = under.shape[:2]
-        factor = max(1, height / over.shape[0], width / over.shape[1])
-        rows, columns = (round(factor * side) for side in over.shape[:2])
-        over = cv2.resize(over, (columns, rows), interpolation=cv2.INTER_LINEAR)
-        row, column = rng.integers(rows - height + 1), rng.integers(columns - width + 1)
-        yield paste(rng, under, over[row : row + height, column : column + width])
-
-
-def moved(paths: list[Path], seed: int) -> Targets:
-    """Pieces of a photo elsewhere in itself, 0.3 to 0.7 of its sides away; mirrored beyond them."""
-    for k in range(COUNT):
-        rng = np.random.default_rng([seed, k, 1])
-        image = images.read_image(paths[2 * k])
-        height, width = image.shape[:2]
-        away = rng.choice([-1, 1], 2) * rng.uniform(0.3, 0.7, 2)
-        row, column = round(height * (1 + away[0])), round(width * (1 + away[1]))
-        wide = np.pad(image, ((height, height), (width, width), (0, 0)), mode="symmetric")
-        yield paste(rng, image, wide[row : row + height, column : column + width])
-
-
-def paste(
-    rng: np.random.Generator, under: np.ndarray, over: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """`under` with a piece of `over`, both uint8 [H, W, 3], and the piece's mask int32 [H, W]."""
-    mask = scenes.make_scene(rng, under.shape[:2])[1]
-    alpha = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), rng.uniform(0.6, 1.2))[..., None]
-    mixed = cv2.convertScaleAbs(under + alpha * (over.astype(np.float32) - under))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(80, 96))]
-    encoded = cv2.imencode(".jpg", cv2.cvtColor(mixed, cv2.COLOR_RGB2BGR), quality)[1]
-    return images.decode(encoded.tobytes()), mask.astype(np.int32)
-
-
 def lab_means(image: np.ndarray, stride: int) -> np.ndarray:
     """Mean CIE Lab colours of the cells, float32 [h, w, 3]."""
     height, width = (-(-side // stride) for side in image.shape[:2])
@@ -125,7 +68,7 @@ def lab_means(image: np.ndarray, stride: int) -> np.ndarray:
     return cv2.cvtColor(cells.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
 
 
-def measure(targets: Targets) -> dict[str, np.ndarray]:
+def measure(targets: made_up.Targets) -> dict[str, np.ndarray]:
     """The best-node IoU of every image, float64 [n], by each method."""
     best = {method: [] for method in METHODS}
     for image, truth in targets:

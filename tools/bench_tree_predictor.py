@@ -2,7 +2,7 @@
 
     python tools/bench_tree_predictor.py scenes=FOLDER,pieces=FOLDER [--json FILE]
 
-tools/paste_pieces.py and `mis_jax.scenes.write_benchmark` make such sets.
+tools/made_up.py makes such sets.
 """
 
 import argparse

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 
 from mis_jax import descriptor, images
+from mis_jax.tree import build_tree
 from mis_jax.ward import ward_merges
 
 # Grid, channels, and how often each method runs. 47 x 63 is an image of 500 x 375 at stride 8.
@@ -46,6 +47,8 @@ def main() -> None:
     print("\n".join(map(_line, rows)))
     result = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     result |= {"versions": _versions(), "sizes": rows}
+    result["queries"] = _queries()
+    print(f"one tree: {result['queries']}")
     if arguments.photos:
         result["photos"] = _agreement(arguments.photos)
         print(f"photos: {result['photos']}")
@@ -147,6 +150,24 @@ def _agreement(folder: str, count: int = 60) -> dict:
         fast, exact = (ward_merges(flat, height, width, exact=e)[0] for e in (False, True))
         differ.append(len(regions(fast, len(flat)) - regions(exact, len(flat))))
     return {"photos": len(paths), "same regions": differ.count(0), "regions that differ": differ}
+
+
+def _queries(height: int = 375, width: int = 500) -> dict:
+    """Mean microseconds of questions to a tree of 47 x 63 patches, over nodes and patches."""
+    tree = build_tree(smooth_noise(47, 63, 38).reshape(47, 63, 38))
+    nodes, patches = range(0, tree.num_nodes, 7), range(0, tree.n, 7)
+    tree.pixel_mask(0, height, width), tree.ancestors(0)  # lays the tree out
+    questions = {
+        "mask of a node in 375 x 500 pixels": (nodes, lambda k: tree.pixel_mask(k, height, width)),
+        "ancestors of a patch": (patches, tree.ancestors),
+    }
+    found = {"bytes": len(tree.to_bytes())}
+    for name, (items, ask) in questions.items():
+        start = time.perf_counter()
+        for item in items:
+            ask(item)
+        found[name] = round(1e6 * (time.perf_counter() - start) / len(items), 2)
+    return found
 
 
 def _versions() -> dict[str, str]:

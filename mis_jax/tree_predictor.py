@@ -18,7 +18,7 @@ them. The answer depends on the clicks only, not on their order, unless two fall
 the later counts.
 
 The settings were chosen on made-up scenes (scenes.py), on pieces of one unlabelled photograph
-pasted into another, and on pieces pasted elsewhere into the same one, as tools/made_up.py does. There
+pasted into another, and on pieces pasted elsewhere into the same one, as by tools/made_up.py. There
 EM for the cuts, given the outlines, finds a power of 0.54 to 0.64, and hardly more to learn from
 the child's own cost and the areas; 0.8 took as few clicks or fewer. NoC@90 on other such images
 than those of the choice (60, 60, 40):

@@ -546,3 +546,7 @@ def _machine() -> dict:
         "device": f"{jax.device_count()} x {device.device_kind}",
         "versions": {m.__name__: m.__version__ for m in (mis_jax, jax, np, cv2)},
     }
+
+
+if __name__ == "__main__":
+    cli.run("evaluate")

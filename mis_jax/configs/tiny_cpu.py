@@ -1,10 +1,10 @@
-"""Your own photos on two CPU cores, from nothing: a Nano model on 96-pixel crops, about an hour.
+"""Your own photos on two CPU cores, from nothing: a Nano model on 96-pixel crops, half an hour.
 
     mis-jax train photos --workdir runs/tiny --config tiny_cpu
     mis-jax evaluate runs/tiny --datasets grabcut=GrabCut
 
-With 3,670 photos of COCO, ImageNet and BSDS500 and the embedded descriptor: 57,600 samples, 41
-minutes on two busy cores; GrabCut NoC@85/90 of 10.2/13.0 (results/tiny_cpu).
+With 3,670 photos of COCO, ImageNet and BSDS500 and the embedded descriptor: 72,000 samples, 20
+minutes; GrabCut NoC@85/90 of 9.6/13.3 (results/tiny_cpu).
 """
 
 from mis_jax import config

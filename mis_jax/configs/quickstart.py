@@ -30,8 +30,8 @@ def get_config():
     c.clicks.max_next = 2
     c.model.variant = "Pico"
     c.loss.smooth_weight = 0.0
-    c.optim.update(batch_size=8, steps=600, lr=1.5e-3, warmup=50, ema=0.985, clip=1.0)
-    c.optim.update(milestones=(400, 530), decay=0.3)
+    c.optim.update(batch_size=8, steps=850, lr=1.5e-3, warmup=50, ema=0.985, clip=1.0)
+    c.optim.update(milestones=(570, 750), decay=0.3)
     c.train.update(color_aug=False, checkpoint_every=200)
     c.eval.update(size=96, davis_size=96)  # more tokens than a crop: finer outlines
     return c

@@ -2,8 +2,10 @@
 
 Each region owns its edges to older regions, and one key stands for it in a tournament: the cost of
 the cheapest of these. As older regions can only disappear, a key is never too high, and one that is
-too low is mended when it wins. Nothing is allocated while merging: a region keeps all it has in the
-place of one of its patches, and its list of edges is made of its parts' lists.
+too low is mended when it wins. A region keeps all it has in the place of one of its patches, and
+its list of edges in one piece. Lists name places, and from a place whose region was merged into
+another one it is followed there. Large grids wait for memory, so all neighbours are fetched before
+the first of them is needed, and so is the pair that will probably be merged next.
 """
 
 import numpy as np
@@ -11,21 +13,19 @@ from numba import njit
 
 from mis_jax import ward_exact
 from mis_jax.errors import InputError
+from mis_jax.prefetch import prefetch
 
 # Columns of `regions`, int32 [n, 8]: half a cache line for each region.
 NODE = 0  # its number in the tree, or NONE where it was merged into a region of another place
-HEAD = 1  # first cell of its list of edges
-STAMP = 2  # the last node whose list it was put in
-NEAREST, NEAREST_NODE = 3, 4  # place and node at the other end of its cheapest edge
-SIZE = 5  # float32: its number of patches
-
-# Columns of `cells`, int32 [2 edges, 2]. Edge e has the cells 2e and 2e + 1 in the lists of its
-# two ends, so that cell >> 1 is the edge, and cell ^ 1 its other cell.
-PLACE = 0  # of the region at the other end, or NONE for an edge that was dropped
-NEXT = 1  # cell of the list
+START, COUNT = 1, 2  # of its list, a part of `others` and `costs`: an entry for each of its edges
+STAMP = 3  # the last node whose list it was put in
+NEAREST, NEAREST_NODE = 4, 5  # place and node at the other end of its cheapest edge
+INTO = 4  # once it is merged into a region of another place: that place
+SIZE = 6  # float32: its number of patches
 
 NONE = np.int32(-1)
 NO_KEY = np.int64(2**63 - 1)
+FETCHED = 32  # entries of a list whose regions are fetched ahead; most lists are shorter
 
 
 def ward_merges(
@@ -44,7 +44,7 @@ def ward_merges(
     channels: alike on processors of one kind, whatever the number of threads. Equal costs are
     decided by the places of the regions.
 
-    Memory beside the features: about 110n bytes, and unless `overwrite` a copy of them. One thread;
+    Memory beside the features: about 180n bytes, and unless `overwrite` a copy of them. One thread;
     the GIL is released.
 
     Args:
@@ -102,62 +102,116 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     Where some cost between patches is not finite, nothing is, and all costs returned are NaN.
     """
     n = height * width
-    merges, costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
-    regions, cells, edge_costs = _grid_lists(centers, height, width)
-    if not np.isfinite(edge_costs).all():
-        costs[:] = np.nan
-        return merges, costs
-    keys = _first_keys(regions, cells, edge_costs)
+    merges, merge_costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
+    regions, others, costs, used = _grid_lists(centers, height, width)
+    if not np.isfinite(costs[:used]).all():
+        merge_costs[:] = np.nan
+        return merges, merge_costs
+    sizes = regions.view(np.float32)
+    keys = _first_keys(regions, others, costs)
     for node in range(n, 2 * n - 1):
         place = _place(keys[1])
-        other = regions[place, NEAREST]
-        while regions[other, NODE] != regions[place, NEAREST_NODE]:  # it is gone: a key too low
-            _play(keys, place, _cheapest(place, regions, cells, edge_costs))
+        gone = regions[place, NEAREST]
+        while regions[gone, NODE] != regions[place, NEAREST_NODE]:  # merged before: a key too low
+            _play(keys, place, _cheapest(place, regions, others, costs))
             place = _place(keys[1])
-            other = regions[place, NEAREST]
-        merges[node - n, 0], merges[node - n, 1] = regions[other, NODE], regions[place, NODE]
-        costs[node - n] = np.int32(keys[1] >> 32).view(np.float32)
-        _join_centers(centers, regions, other, place)
-        key = _join_lists(node, other, place, regions, cells, edge_costs, centers)
-        _play(keys, place, NO_KEY)
-        _play(keys, other, key)
-    return merges, costs
+            gone = regions[place, NEAREST]
+        # The nearest region is the older, and so the lower node.
+        merges[node - n, 0], merges[node - n, 1] = regions[gone, NODE], regions[place, NODE]
+        merge_costs[node - n] = np.int32(keys[1] >> 32).view(np.float32)
+        following = _runner_up(keys, place)
+        prefetch(regions, following, 0)
+        if sizes[place, SIZE] < sizes[gone, SIZE]:
+            place, gone = gone, place  # the smaller one moves, so that no chain of moves gets long
+        if used + regions[place, COUNT] + regions[gone, COUNT] > len(others):
+            others, costs, used = _compacted(regions, others, costs)
+        _fetch(place, regions, others, centers)
+        _fetch(gone, regions, others, centers)
+        _join_centers(centers, regions, place, gone)
+        key = _join_lists(node, place, gone, regions, others, costs, used, centers)
+        used += regions[place, COUNT]
+        _fetch_pair(following, regions, others, centers)
+        _play(keys, gone, NO_KEY)
+        _play(keys, place, key)
+    return merges, merge_costs
 
 
 @njit(nogil=True, cache=True)
 def _grid_lists(
     centers: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`regions` and `cells` of the patches, whose places are their nodes, and costs of edges."""
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """`regions` of the patches, whose places are their nodes; their lists, and where these end.
+
+    Costs are those of edges to older patches; others are never read, and 0. A list is no longer
+    than those of its parts together, so half of the room always suffices for all.
+    """
     n = height * width
     regions = np.full((n, 8), NONE)
-    costs = np.empty(2 * n - height - width, np.float32)
-    cells = np.empty((2 * len(costs), 2), np.int32)
-    edge = 0
+    others, costs = np.empty(8 * n, np.int32), np.empty(8 * n, np.float32)
+    used = 0
     for node in range(n):
         regions[node, NODE] = node
         regions.view(np.float32)[node, SIZE] = np.float32(1)
+        regions[node, START] = used
+        column = node % width
         for other, exists in (
-            (node + 1, node % width + 1 < width),
+            (node - width, node >= width),
+            (node - 1, column > 0),
+            (node + 1, column + 1 < width),
             (node + width, node + width < n),
         ):
             if exists:
-                cell, twin = 2 * edge, 2 * edge + 1
-                cells[cell, PLACE], cells[cell, NEXT] = other, regions[node, HEAD]
-                cells[twin, PLACE], cells[twin, NEXT] = node, regions[other, HEAD]
-                regions[node, HEAD], regions[other, HEAD] = cell, twin
-                costs[edge] = np.float32(0.5) * _squared_distance(centers, node, other)
-                edge += 1
-    return regions, cells, costs
+                others[used], costs[used] = other, np.float32(0)
+                if other < node:
+                    costs[used] = np.float32(0.5) * _squared_distance(centers, node, other)
+                used += 1
+        regions[node, COUNT] = used - regions[node, START]
+    return regions, others, costs, used
 
 
 @njit(nogil=True, cache=True)
-def _first_keys(regions: np.ndarray, cells: np.ndarray, costs: np.ndarray) -> np.ndarray:
+def _compacted(
+    regions: np.ndarray, others: np.ndarray, costs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """The lists of regions that are there, side by side in new arrays, and where they end."""
+    new_others, new_costs, used = np.empty_like(others), np.empty_like(costs), 0
+    for place in range(len(regions)):
+        if regions[place, NODE] != NONE:
+            start = regions[place, START]
+            regions[place, START] = used
+            for k in range(start, start + regions[place, COUNT]):
+                new_others[used], new_costs[used] = others[k], costs[k]
+                used += 1
+    return new_others, new_costs, used
+
+
+@njit(nogil=True, cache=True)
+def _fetch(place: int, regions: np.ndarray, others: np.ndarray, centers: np.ndarray) -> None:
+    """Fetches the neighbours of a region, and the start of their centers."""
+    start = regions[place, START]
+    for k in range(start, start + min(regions[place, COUNT], FETCHED)):
+        prefetch(regions, others[k], 0)
+        prefetch(centers, others[k], 0)
+        prefetch(centers, others[k], 1)
+
+
+@njit(nogil=True, cache=True)
+def _fetch_pair(place: int, regions: np.ndarray, others: np.ndarray, centers: np.ndarray) -> None:
+    """Fetches the lists and centers of a region and of its nearest one."""
+    for _ in range(2):
+        prefetch(others, regions[place, START], 0)
+        prefetch(centers, place, 0)
+        prefetch(centers, place, 1)
+        place = regions[place, NEAREST]
+
+
+@njit(nogil=True, cache=True)
+def _first_keys(regions: np.ndarray, others: np.ndarray, costs: np.ndarray) -> np.ndarray:
     """The tournament: keys[n + place] are the regions', keys[i] is the less of its two below."""
     n = len(regions)
     keys = np.empty(2 * n, np.int64)
     for place in range(n):
-        keys[n + place] = _cheapest(place, regions, cells, costs)
+        keys[n + place] = _cheapest(place, regions, others, costs)
     for i in range(n - 1, 0, -1):
         keys[i] = min(keys[2 * i], keys[2 * i + 1])
     return keys
@@ -177,16 +231,25 @@ def _play(keys: np.ndarray, place: int, key: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _cheapest(place: int, regions: np.ndarray, cells: np.ndarray, costs: np.ndarray) -> int:
+def _runner_up(keys: np.ndarray, winner: int) -> int:
+    """The place of the least key but the winner's; any place if there is no other key."""
+    i = (len(keys) >> 1) + winner
+    least = NO_KEY
+    while i > 1:
+        least = min(least, keys[i ^ 1])
+        i >>= 1
+    return _place(least) if least != NO_KEY else 0
+
+
+@njit(nogil=True, cache=True)
+def _cheapest(place: int, regions: np.ndarray, others: np.ndarray, costs: np.ndarray) -> int:
     """Finds a region's cheapest edge to an older one; its key."""
-    node = regions[place, NODE]
+    node, start = regions[place, NODE], regions[place, START]
     best, least = NONE, np.float32(np.inf)
-    cell = regions[place, HEAD]
-    while cell >= 0:
-        other, cost = cells[cell, PLACE], costs[cell >> 1]
-        if other >= 0 and regions[other, NODE] < node and (best < 0 or cost < least):
+    for k in range(start, start + regions[place, COUNT]):
+        other, cost = others[k], costs[k]
+        if (best < 0 or cost < least) and NONE < regions[other, NODE] < node:
             best, least = other, cost
-        cell = cells[cell, NEXT]
     if best < 0:
         return NO_KEY
     regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
@@ -199,41 +262,35 @@ def _join_lists(
     place: int,
     gone: int,
     regions: np.ndarray,
-    cells: np.ndarray,
+    others: np.ndarray,
     costs: np.ndarray,
+    start: int,
     centers: np.ndarray,
 ) -> int:
     """Makes `node` of the regions in `place` and `gone`, whose centers are joined; its key.
 
-    It is newer than all its neighbours, and so owns all its edges, which get their costs here. Of
-    two edges to the same neighbour the second is dropped.
+    It is newer than all its neighbours, and so owns all its edges. Its list, from `start` on, holds
+    each neighbour once, with the cost of the edge.
     """
-    best, least, last = NONE, np.float32(np.inf), NONE
+    regions[gone, NODE], regions[gone, INTO] = NONE, place
+    best, least, end = NONE, np.float32(np.inf), start
     for part in (place, gone):
-        cell = regions[part, HEAD]
-        while cell >= 0:
-            other, following = cells[cell, PLACE], cells[cell, NEXT]
-            if other >= 0 and other != place and other != gone:
-                if regions[other, STAMP] == node:
-                    cells[cell ^ 1, PLACE] = NONE
-                else:
-                    regions[other, STAMP] = node
-                    cells[cell ^ 1, PLACE] = place
-                    cost = _cost(centers, regions, place, other)
-                    costs[cell >> 1] = cost
-                    if best < 0 or cost < least:
-                        best, least = other, cost
-                    if last < 0:
-                        regions[place, HEAD] = cell
-                    else:
-                        cells[last, NEXT] = cell
-                    last = cell
-            cell = following
-    regions[place, NODE], regions[gone, NODE] = node, NONE
-    if last < 0:
-        regions[place, HEAD] = NONE
+        first = regions[part, START]
+        for k in range(first, first + regions[part, COUNT]):
+            other = others[k]
+            while regions[other, NODE] == NONE:
+                other = regions[other, INTO]
+            if other != place and regions[other, STAMP] != node:
+                regions[other, STAMP] = node
+                cost = _cost(centers, regions, place, other)
+                others[end], costs[end] = other, cost
+                end += 1
+                if best < 0 or cost < least:
+                    best, least = other, cost
+    regions[place, NODE] = node
+    regions[place, START], regions[place, COUNT] = start, end - start
+    if best < 0:
         return NO_KEY
-    cells[last, NEXT] = NONE
     regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
     return _key(least, place)
 

@@ -23,6 +23,7 @@ from numba import njit
 # and nothing on scenes; the deviations bring less, the position little. Cells of 3 pixels, filtered
 # images, oriented gradients, more cuts, and cuts of a finer grid, of wider links or of colour
 # distributions brought nothing.
+NAME = "embedded v2"  # tells features from those of earlier settings
 LIGHTNESS = 0.4  # of L against a and b: shading and shadows change lightness first
 BANDWIDTH = 12.0  # of the colour kernel, Lab units
 FREQUENCIES = 24  # each gives a cosine and a sine channel

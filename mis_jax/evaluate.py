@@ -485,9 +485,12 @@ def _tree(arguments: Sequence[str]) -> Evaluated:
             f"--predictor {name} takes no run, and a folder for the results: "
             f"mis-jax evaluate --predictor {name} --datasets NAME=FOLDER --output FOLDER."
         )
-    predictor = TreePredictor(snapping=TREES[name])
     settings = _settings(flags.FLAGS.config)
     settings = {key: settings[key] for key in ("max_clicks", "target")}
+    for field in flags.FLAGS["config"].override_values:
+        if field.removeprefix("eval.") not in settings:
+            raise InputError(f"--config.{field} has no effect on --predictor {name}; leave it out.")
+    predictor = TreePredictor(snapping=TREES[name])
     identity = {"predictor": name, **predictor.settings}
     return lambda size: predictor, settings, identity, Path(flags.FLAGS.output)
 

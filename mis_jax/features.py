@@ -113,7 +113,7 @@ class EmbeddedExtractor:
     device = False
 
     def __init__(self, stride: int):
-        self.name = f"embedded v2 stride={stride}"
+        self.name = f"{descriptor.NAME} stride={stride}"
         self.stride = stride
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -414,9 +414,9 @@ LOOKED = Template("""<h2>Regions at several depths</h2>
 colours.</p>
 <div class="card">$cuts</div>
 <h2>Proposals as training draws them</h2>
-<p>Of the same photos, by the sampling <i>$sampling</i>, which draws again what covers at most
-$min_area % of the image: $small % of the drawn stayed that small. Below each: its depth, and its
-share of the image.</p>
+<p>Of the same photos, each as a whole, by the sampling <i>$sampling</i>, which draws again what
+covers at most $min_area % of the image: $small % of the drawn stayed that small. Below each: its
+depth, and its share of the image.</p>
 <div class="card">$drawn</div>
 <h2>Areas and depths</h2>
 <p>Regions are the merged ones without the whole image; of each image, $draws proposals were

@@ -31,7 +31,7 @@ def best_node(tree: Tree, truth: np.ndarray) -> tuple[float, int]:
     Args:
         truth: int32 [H, W], 1 object, 0 background, -1 not counted.
     """
-    outside, inside = _node_sums(tree.merges, leaf_counts(tree, truth))
+    outside, inside = map(tree.sums, leaf_counts(tree, truth))
     union = inside[-1] + outside
     ious = np.where(union > 0, inside / np.maximum(union, 1), 1.0)  # as `evaluate.iou` has it
     node = int(np.argmax(ious))
@@ -89,17 +89,6 @@ def bootstrap_interval(
     means = [values[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
-
-
-@njit(nogil=True, cache=True)
-def _node_sums(merges: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sums over the patches of every node, int64 [2, 2n - 1]."""
-    n = counts.shape[1]
-    sums = np.empty((2, 2 * n - 1), np.int64)
-    sums[:, :n] = counts
-    for m in range(n - 1):
-        sums[:, n + m] = sums[:, merges[m, 0]] + sums[:, merges[m, 1]]
-    return sums
 
 
 @njit(nogil=True, cache=True)

@@ -61,7 +61,7 @@ def write_benchmark(
 def _layout(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[np.ndarray], np.ndarray]:
     """Alphas of the objects, back to front, and a target among them that meets the limits above."""
     while True:
-        shapes = (random_shape(rng, size) for _ in range(rng.integers(2, 6)))
+        shapes = (_shape(rng, size) for _ in range(rng.integers(2, 6)))
         alphas = [alpha for alpha in shapes if alpha.any()]  # a sliver may vanish
         hidden = np.zeros(size, bool)
         candidates = []
@@ -77,7 +77,7 @@ def _layout(rng: np.random.Generator, size: tuple[int, int]) -> tuple[list[np.nd
             return alphas, candidates[rng.integers(len(candidates))]
 
 
-def random_shape(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+def _shape(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     """Coverage of one random object, float32 [H, W] in 0..1 with a soft edge."""
     height, width = size
     centre = np.array([width, height]) * rng.uniform(0.15, 0.85, 2)

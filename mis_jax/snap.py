@@ -1,9 +1,6 @@
 """Edge snapping: probabilities on a grid of patches -> pixels, along the edges of the image.
 
-results/trees says what it does to the best nodes of trees. The guided filter was as good as or
-better than joint bilateral upsampling and SLIC superpixels on made-up scenes and pasted pieces of
-photos; OpenCV's GrabCut in a band along the border was better still, and 40 times slower, too slow
-to follow clicks.
+results/trees says what it does to the best nodes of trees.
 """
 
 import cv2

@@ -110,6 +110,10 @@ class Tree:
         """int32 [2n - 1]: patches of each node."""
         return self._layout[0]
 
+    def sums(self, values: np.ndarray) -> np.ndarray:
+        """int64 [2n - 1]: sums of integers [n], one a patch, over the patches of each node."""
+        return _sums(self.merges, np.asarray(values, np.int64))
+
     def depths(self) -> np.ndarray:
         """int32 [2n - 1]: steps from the root down to each node; the root has 0."""
         return self._ancestry[1]
@@ -237,11 +241,10 @@ class Tree:
         return cls(merges, _costs_of_levels(levels, largest), (height, width))
 
     def _seen(self, weights: np.ndarray) -> np.ndarray:
-        """int32 [2n - 1]: sums of weights over the patches of each node."""
-        weights = np.asarray(weights)
-        if weights.shape != (self.n,) or weights.min() < 0 or not weights.any():
+        """`sums` of weights as `sample` takes them."""
+        if np.shape(weights) != (self.n,) or np.min(weights) < 0 or not np.any(weights):
             raise InputError(f"A tree of {self.n} patches takes as many weights, some over 0.")
-        return _sums(self.merges, weights.astype(np.int32))
+        return self.sums(weights)
 
     def _sample_uniform(self, rng: np.random.Generator, areas: np.ndarray, min_area: float) -> int:
         split = areas[self.merges].all(axis=1)  # both parts are seen

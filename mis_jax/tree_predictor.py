@@ -30,8 +30,9 @@ import numpy as np
 from numba import njit
 from scipy.special import expit, logit
 
-from mis_jax.descriptor import FREQUENCIES, embedded
+from mis_jax.descriptor import FREQUENCIES, NAME, embedded
 from mis_jax.errors import InputError
+from mis_jax.images import shrink
 from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
 from mis_jax.snap import snap
 from mis_jax.tree import Tree, build_tree
@@ -67,7 +68,7 @@ class TreePredictor:
     def settings(self) -> dict:
         """All that the masks depend on, for the record."""
         return {
-            "descriptor": "embedded",
+            "descriptor": NAME,
             "strides": list(STRIDES),
             "max_side": MAX_SIDE,
             "cut_odds": CUT_ODDS,
@@ -81,13 +82,13 @@ class TreePredictor:
     def set_image(self, image: np.ndarray) -> None:
         """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its trees."""
         self._image = checked_image(image)
-        self._to_snap = _shrunk(self._image, SNAP_SIDE)
-        small = _shrunk(self._image, MAX_SIDE)
+        self._to_snap = shrink(self._image, SNAP_SIDE)
+        small = shrink(self._image, MAX_SIDE)
         self._trees = []
         for stride in STRIDES:
             features = embedded(small, stride)
-            tree = build_tree(features)
-            colours = np.ascontiguousarray(features[..., : 2 * FREQUENCIES])
+            colours = features[..., : 2 * FREQUENCIES].copy()
+            tree = build_tree(features, overwrite=True)
             self._trees.append((tree, cut_probabilities(tree, CUT_ODDS * stride), colours))
         self.reset()
 
@@ -158,15 +159,6 @@ class TreePredictor:
         self._probs = cv2.resize(patches, (width, height), interpolation=how)
         for c in clicks:
             self._probs[int(c.row), int(c.col)] = c.positive
-
-
-def _shrunk(image: np.ndarray, longest: int) -> np.ndarray:
-    """The image, no longer than `longest` pixels on either side."""
-    scale = longest / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def cut_probabilities(tree: Tree, mean_odds: float) -> np.ndarray:

@@ -44,7 +44,7 @@ def ward_merges(
     channels: alike on processors of one kind, whatever the number of threads. Equal costs are
     decided by the places of the regions.
 
-    Memory beside the features: about 180n bytes, and unless `overwrite` a copy of them. One thread;
+    Memory beside the features: about 190n bytes, and unless `overwrite` a copy of them. One thread;
     the GIL is released.
 
     Args:
@@ -52,7 +52,7 @@ def ward_merges(
       height: rows of the grid.
       width: columns of the grid; n = height * width.
       exact: bit for bit the tree of the published code, ties and the order of merges included
-        (`ward_exact`), in two to three times the time.
+        (`ward_exact`), in about three times the time.
       overwrite: centers may take the place of the features, which saves their copy.
 
     Returns:

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 from scipy.special import expit
 
-from mis_jax import evaluate
+from mis_jax import descriptor, evaluate
 from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor
@@ -545,6 +545,18 @@ def test_a_network_needs_a_run_and_a_tree_a_folder_alone(
         evaluate.main(["mis-jax evaluate", *words])
 
 
+def test_settings_of_the_network_are_not_those_of_a_tree(folder, monkeypatch):
+    flag_values(
+        monkeypatch,
+        predictor="tree",
+        output="out",
+        datasets=[f"mine={folder}"],
+        overrides={"eval.flip": False},
+    )
+    with pytest.raises(InputError, match=r"eval\.flip has no effect on --predictor tree"):
+        evaluate.main(["mis-jax evaluate"])
+
+
 @pytest.mark.parametrize("name", ["tree", "tree-blocks"])
 def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys, name):
     flag_values(
@@ -560,7 +572,7 @@ def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys
     assert results["meta"]["eval"] == {"max_clicks": 3, "target": 0.9}
     assert results["meta"]["predictor"] == name
     assert bool(results["meta"]["snap_side"]) == (name == "tree")
-    assert results["meta"]["descriptor"] == "embedded"
+    assert results["meta"]["descriptor"] == descriptor.NAME
     assert "run" not in results["meta"]
     assert str(folder) not in (tmp_path / "results.json").read_text()
     sample = next(s for s in open_benchmark("mine", folder) if s.id == "s2")

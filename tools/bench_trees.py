@@ -6,9 +6,9 @@
 Features are smooth noise; every method merges its own copy of the same array, on one thread, the
 methods in turn. The least time of several rounds counts. "ours" may put centers in the place of the
 features, as in propose. With photos, the regions of the fast and the exact mode are compared on the
-embedded descriptor's features. --rival names an
-importable module with a function `bottom_up_merging(features, height, width)` that returns merges,
-as the published code's extension has it (build that yourself; it is not part of this project).
+embedded descriptor's features. --rival names an importable module with a function
+`bottom_up_merging(features, height, width)` that returns merges, as the published code's extension
+has it (build that yourself; it is not part of this project).
 """
 
 import argparse

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
-from mis_jax import records, simpleclick, weights
+from mis_jax import records, simpleclick, state_dicts, weights
 from mis_jax.errors import InputError
 
 
@@ -168,7 +168,7 @@ def export(run: str | pathlib.Path, file: str | pathlib.Path) -> None:
 
 
 def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
-    tensors = weights.load_state_dict(file)
+    tensors = state_dicts.load_state_dict(file)
     with safetensors.safe_open(file, "numpy") as opened:
         metadata = opened.metadata() or {}
     if "mis_jax" not in metadata:

@@ -20,8 +20,10 @@ from jax.sharding import PartitionSpec as P
 from PIL import Image
 
 from mis_jax import descriptor, vit
+from mis_jax.download import download, find
 from mis_jax.errors import InputError
-from mis_jax.weights import UNUSED_DINO, download, find, load_state_dict, port
+from mis_jax.state_dicts import load_state_dict
+from mis_jax.weights import UNUSED_DINO, port
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)

@@ -25,13 +25,14 @@ from mis_jax import (
     checkpoint,
     cli,
     color,
+    download,
     features,
     losses,
     records,
     sharding,
     simpleclick,
     simulate,
-    weights,
+    state_dicts,
 )
 from mis_jax.errors import InputError
 from mis_jax.input import train_stream
@@ -226,8 +227,8 @@ def initial_backbone(fields: ConfigDict, params: dict) -> dict | None:
             f"config.model.init={fields.init} has no known weights for variant {fields.variant}; "
             f"give config.model.weights, or one of {', '.join(map('/'.join, known))}."
         )
-    path = fields.weights or weights.download(known[fields.init, fields.variant])
-    return simpleclick.with_backbone(params, weights.load_state_dict(path))
+    path = fields.weights or download.download(known[fields.init, fields.variant])
+    return simpleclick.with_backbone(params, state_dicts.load_state_dict(path))
 
 
 def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:

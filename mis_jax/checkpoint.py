@@ -74,6 +74,7 @@ def read_config(run: pathlib.Path) -> ConfigDict:
 def _parse_config(text: str, where: str) -> ConfigDict:
     try:
         config = ConfigDict(json.loads(text))
+        configs.add_later(config)
         configs.check(config)
     except (ValueError, TypeError, AttributeError) as error:  # InputError is a ValueError
         text = str(error).rstrip(".")

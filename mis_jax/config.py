@@ -12,6 +12,8 @@ from mis_jax.errors import InputError
 CHOICES = {  # the words that a field takes
     "data.sampling": ("top_down", "uniform", "fixed"),
     "data.area_of": ("image", "crop"),
+    "clicks.distance": ("exact", "chamfer"),
+    "loss.mask": ("bce", "nfl"),
     "model.init": ("random", "mae", "dino"),
     "model.dtype": ("auto", "float32", "bfloat16"),
     "model.remat": (
@@ -29,6 +31,7 @@ COUNTS = (  # fields that are at least 1
     "optim.steps", "mesh.fsdp", "train.log_every", "train.checkpoint_every", "train.keep",
     "eval.size", "eval.davis_size", "eval.max_clicks",
 )  # fmt: skip
+LATER = ("clicks.distance", "loss.mask")  # older runs lack these and did what is the default
 
 
 def default() -> ConfigDict:
@@ -57,6 +60,14 @@ def fields(config: ConfigDict) -> dict[str, object]:
         inner = value.items() if isinstance(value, ConfigDict) else ()
         flat |= {f"{section}.{name}": x for name, x in inner} if inner else {section: value}
     return flat
+
+
+def add_later(config: ConfigDict) -> None:
+    """Gives a config that was written before there were some fields their defaults."""
+    for name in LATER:
+        section, _, leaf = name.partition(".")
+        if section in config and leaf not in config[section]:
+            config[section][leaf] = default()[section][leaf]
 
 
 def check(config: ConfigDict) -> None:
@@ -141,6 +152,7 @@ def clicks() -> dict:
         "gamma": 0.8,  # P(k clicks) is proportional to gamma**k
         "max_next": 3,  # up to this many clicks answer the model's own errors in a train step
         "threshold": 0.49,  # probability above which the simulation calls a pixel foreground
+        "distance": "exact",  # or "chamfer", OpenCV's 5x5 approximation, as the public code
     }
 
 
@@ -158,11 +170,12 @@ def model() -> dict:
 
 
 def loss() -> dict:
-    """Binary cross entropy and bilateral smoothness (losses.py), Eq. 6 to 8.
+    """What is minimised (losses.py), Eq. 6 to 8.
 
     Where the paper and its code (mis/model/losses.py) differ, the default is the code's.
     """
     return {
+        "mask": "bce",  # or "nfl", the normalised focal loss of supervised SimpleClick
         "smooth_weight": 10.0,  # lambda of Eq. 8; 0 switches the term off
         "smooth_on": "logits",  # or "probs", the paper's words
         "kernel": 3,  # neighbours a side; the paper has 5, undilated

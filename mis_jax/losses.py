@@ -1,4 +1,7 @@
-"""What the model minimises: binary cross entropy and bilateral smoothness (paper, Eq. 6 to 8)."""
+"""What the model minimises: binary cross entropy and bilateral smoothness (paper, Eq. 6 to 8).
+
+Also the normalised focal loss of supervised SimpleClick, in place of the cross entropy.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +17,38 @@ def bce(logits: jax.Array, target: jax.Array) -> jax.Array:
     """Mean binary cross entropy (Eq. 6) of logits [B, H, W] and target [B, H, W] in {0, 1}."""
     logits = logits.astype(jnp.float32)
     return jnp.mean(jax.nn.softplus(logits) - logits * target)
+
+
+def normalized_focal(
+    logits: jax.Array, target: jax.Array, *, alpha: float = 0.5, gamma: float = 2.0
+) -> jax.Array:
+    """Normalised focal loss (Sofiiuk et al. 2019), with the parameters of SimpleClick.
+
+    The focal weights |target - probability|^gamma of an image are divided by their mean, through
+    which no gradient flows (`NormalizedFocalLossSigmoid` of isegm/model/losses.py).
+
+    Args:
+        logits: [B, H, W].
+        target: [B, H, W] in {0, 1}, or -1 where a pixel is ignored.
+        alpha: weight of the pixels of the object; 1 - alpha is that of the others.
+        gamma: exponent of the focal weights.
+
+    Returns:
+        A float32 scalar: the mean over images of the mean over pixels that are not ignored.
+    """
+    tiny, axes = 1e-12, (1, 2)
+    used = target != -1
+    prob = jax.nn.sigmoid(logits.astype(jnp.float32))
+    right = jnp.where(used, 1 - jnp.abs(target - prob), 1.0)
+    focus = (1 - right) ** gamma
+    count = jnp.sum(used, axes, keepdims=True)
+    scale = jax.lax.stop_gradient(count / (jnp.sum(focus, axes, keepdims=True) + tiny))
+    weight = jnp.where(target > 0.5, alpha, 1 - alpha) * used
+    terms = -weight * focus * scale * jnp.log(jnp.minimum(right + tiny, 1.0))
+    return jnp.mean(jnp.sum(terms, axes) / (count[:, 0, 0] + tiny))
+
+
+MASK_LOSSES = {"bce": bce, "nfl": normalized_focal}  # values of config.loss.mask
 
 
 def smoothness(

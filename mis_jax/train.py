@@ -179,7 +179,7 @@ def prepare(config: ConfigDict, key: jax.Array, batch: dict, network: simulate.N
     )
     prev, points = simulate.iterate_clicks(
         network, image, batch["mask"], batch["points"], rounds, jax.random.fold_in(key, 1),
-        config.clicks.threshold,
+        config.clicks.threshold, config.clicks.distance,
     )  # fmt: skip
     if config.train.color_aug:
         image = color.augment(jax.random.fold_in(key, 2), image)
@@ -190,9 +190,11 @@ def loss(fields: ConfigDict, logits: jax.Array, batch: dict) -> tuple[jax.Array,
     """Eq. 8 on the dataset's image, and its parts; `fields` are `config.loss`."""
     target = batch["mask"].astype(jnp.float32)
     switches = dict(fields)
-    weight = switches.pop("smooth_weight")
-    parts = {"bce": losses.bce(logits, target)}
-    total = parts["bce"]
+    weight, kind = switches.pop("smooth_weight"), switches.pop("mask")
+    if kind not in losses.MASK_LOSSES:
+        raise InputError(f'config.loss.mask is "{kind}"; give {" or ".join(losses.MASK_LOSSES)}.')
+    parts = {kind: losses.MASK_LOSSES[kind](logits, target)}
+    total = parts[kind]
     if weight:
         image = batch["image"].astype(jnp.float32)
         parts["smooth"] = losses.smoothness(logits, image, **switches)

@@ -24,10 +24,8 @@ def test_sections_passed_on_whole_fit_their_functions():
     assert set(config.propose()) == parameters(propose.propose) - rest
     rest = {"files", "seed", "batch_size", "max_points", "gamma", "shard"}
     assert set(config.data()) == parameters(input.train_stream) - rest
-    assert set(config.loss()) - {"smooth_weight"} == parameters(losses.smoothness) - {
-        "logits",
-        "image",
-    }
+    own = {"mask", "smooth_weight"}
+    assert set(config.loss()) - own == parameters(losses.smoothness) - {"logits", "image"}
 
 
 def test_every_other_field_is_used():
@@ -67,6 +65,8 @@ def test_shipped_configs_pass(name):
     ("field", "value"),
     [
         ("loss.yuv", "corect"),
+        ("loss.mask", "dice"),
+        ("clicks.distance", "l1"),
         ("model.dtype", "float64"),
         ("model.remat", "all"),
         ("optim.batch_size", 0),
@@ -93,3 +93,12 @@ def test_fields_too_many_or_too_few_are_named():
     c = config.default()
     c.mine = {"own": 1}  # a section that another program adds
     config.check(c)
+
+
+def test_older_runs_do_what_is_the_default():
+    c = config.default()
+    for name in config.LATER:
+        section, leaf = name.split(".")
+        del c[section][leaf]
+    config.add_later(c)
+    assert config.fields(c) == config.fields(config.default())

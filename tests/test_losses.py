@@ -125,6 +125,28 @@ def test_bce_gradient():
     np.testing.assert_allclose(jax.grad(losses.bce)(logits, target), expected, atol=1e-7)
 
 
+def test_normalized_focal():
+    """By its formula, in float64; the second image's first row is ignored."""
+    logits, _ = sample(5, (2, 4, 6))
+    target = (logits[:, ::-1] > 0).astype("f")
+    target[1, 0] = -1
+    prob, total = 1 / (1 + np.exp(-logits.astype("d"))), 0.0
+    for p, t in zip(prob, target, strict=True):
+        wrong = np.abs(t - p)[t >= 0]
+        focal = -0.5 * wrong**2 * np.log(1 - wrong)
+        total += focal.mean() / (wrong**2).mean() / 2
+    np.testing.assert_allclose(losses.normalized_focal(logits, target), total, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0, 1, -1])
+def test_normalized_focal_stays_finite(value):
+    """Where all is right, all is wrong, and nothing is left to learn from."""
+    for logit in (-1e4, -20.0, 20.0, 1e4):
+        logits, target = np.full((1, 3, 3), logit, "f"), np.full((1, 3, 3), value, "f")
+        result = jax.value_and_grad(losses.normalized_focal)(logits, target)
+        assert all(np.isfinite(x).all() for x in result)
+
+
 @pytest.mark.parametrize("switches", [{}, PAPER | {"kernel": 3}], ids=["code", "paper"])
 def test_smoothness_gradient(switches):
     """By finite differences; what a pixel does to its neighbours' terms is part of it."""

@@ -1,18 +1,21 @@
-"""Simulated clicks against scipy's distance transform, numpy, and statistics."""
+"""Simulated clicks against scipy's and OpenCV's distance transforms, numpy, and statistics."""
 
 import functools
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, stats
 
 from mis_jax import simulate
+from mis_jax.errors import InputError
 
 squared_distance = jax.jit(simulate.squared_distance)
+chamfer_distance = jax.jit(simulate.chamfer_distance)
 DRAWS = 3000
 SHAPES = [(2, 9, 5), (3, 4, 19)]
 
@@ -48,6 +51,31 @@ def test_distance_of_large_regions():
     labels = np.stack([np.ones_like(rows), disk, 2 - disk, 0 * rows, (cols > 9) * 2]).astype("i4")
     assert_distances(labels)
     assert np.asarray(squared_distance(labels))[0].max() == 31**2
+
+
+@pytest.fixture
+def without_ipp():
+    """OpenCV's own code; Intel's library rounds floats instead."""
+    before = cv2.ipp.useIPP()
+    cv2.ipp.setUseIPP(False)
+    yield
+    cv2.ipp.setUseIPP(before)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.sampled_from([(1, 1, 1), (2, 1, 8), (2, 9, 1), (2, 13, 40), (2, 40, 13)]),
+    st.integers(1, 12), st.floats(0.05, 1), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+def test_chamfer_is_opencv(without_ipp, shape, block, share, seed):
+    coarse = np.random.default_rng(seed).random([shape[0], *(-(-n // block) for n in shape[1:])])
+    region = (coarse < share).repeat(block, 1).repeat(block, 2)[:, : shape[1], : shape[2]]
+    for found, image in zip(np.asarray(chamfer_distance(region)), region, strict=True):
+        padded = np.pad(image, 1).astype(np.uint8)
+        expected = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
+        np.testing.assert_array_equal(found, expected)
 
 
 def expected_click(prob, mask, threshold=0.49):
@@ -102,6 +130,12 @@ def test_clicks_are_uniform_over_the_candidates():
     assert signs == {True, False}
     assert min(pvalues) > 1e-3 / len(pvalues)
     assert stats.kstest(pvalues, "uniform").pvalue > 1e-3
+
+
+def test_unknown_distance_is_named():
+    mask, prob = error_maps()
+    with pytest.raises(InputError, match=r'config\.clicks\.distance is "l1"; give "exact" or'):
+        simulate.next_click(jax.random.key(0), prob, mask, distance="l1")
 
 
 def test_threshold():

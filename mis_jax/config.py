@@ -95,8 +95,10 @@ def check(config: ConfigDict) -> None:
 def features() -> dict:
     """Image -> one feature per patch (features.py)."""
     return {
-        # dino-vits8 | dino-vits16 | dino-vitb8 | dino-vitb16 | embedded | auto. auto: dino-vits8
-        # where its weights are at hand, else the embedded descriptor, and the log says which.
+        # A ViT: dino-vits8 | dino-vits16 | dino-vitb8 | dino-vitb16 | dinov2-vits14 |
+        # dinov2-vitb14 | dinov2-vitl14 | dinov2-vitg14 | mocov3-vits16 | mocov3-vitb16; or
+        # embedded, the descriptor that needs no weights; or auto: dino-vits8 where its weights are
+        # at hand, else embedded, and the log says which.
         "model": "auto",
         "weights": "",  # .safetensors or .pth of the chosen ViT; empty: the cache folder
         "stride": 4,  # pixels between two neighbouring features of the embedded descriptor

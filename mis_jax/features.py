@@ -1,4 +1,4 @@
-"""Images -> one feature per patch: DINO's ViTs in batches on the devices, or the descriptor."""
+"""Images -> one feature per patch: pretrained ViTs in batches on the devices, or the descriptor."""
 
 import functools
 import hashlib
@@ -23,7 +23,6 @@ from mis_jax import descriptor, vit
 from mis_jax.download import download, find
 from mis_jax.errors import InputError
 from mis_jax.state_dicts import load_state_dict
-from mis_jax.weights import UNUSED_DINO, port
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -62,12 +61,13 @@ def make_extractor(
     """The extractor of `config.features`; the arguments are its fields.
 
     `auto` is dino-vits8 if its weights are given or in the cache folder, else the embedded
-    descriptor, and says which; it downloads nothing. A model named dino-* is downloaded.
+    descriptor, and says which; it downloads nothing. A ViT named without weights is downloaded.
 
     Raises:
         InputError: an unknown model or mode, or weights that cannot be had or do not fit.
     """
-    known = ("auto", "embedded", *vit.DINO)
+    vits = (name for name in vit.VARIANTS if not name.startswith("mae-"))
+    known = ("auto", "embedded", *vits)
     if model not in known:
         raise InputError(f'features.model is "{model}"; it must be one of {", ".join(known)}.')
     if pos_interp not in POS_INTERP:
@@ -124,7 +124,7 @@ class EmbeddedExtractor:
 
 
 class VitExtractor:
-    """Patch tokens of the last block of a DINO ViT, as in MIS `mis/model/feature_extractor.py`.
+    """Patch tokens of the last block of a ViT, as in MIS `mis/model/feature_extractor.py`.
 
     Images of any sizes share a few compiled programs: each is padded to a multiple of `bucket`
     pixels, with position embeddings of its own grid, and no token attends to padding, so its
@@ -147,23 +147,21 @@ class VitExtractor:
         batch_size: int = 8,
         bucket: int = 64,
     ):
-        self._variant = vit.DINO[model]
+        self._variant = vit.VARIANTS[model]
         self._scale = self._variant.patch / 8 if scale_to_patch8 else 1.0
         self._pos_interp, self._final_norm = pos_interp, final_norm
         self._bucket = _ceil(max(bucket, 1), self._variant.patch)
         self._batch_size = batch_size
         self.stride = 8 if scale_to_patch8 else self._variant.patch
         self.compiled = 0
-        tensors = load_state_dict(path)
+        self._graphdef, _ = vit.abstract(self._variant)
+        params = vit.port_published(model, load_state_dict(path))
         with open(path, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         self.name = (
             f"{model} weights={path.name}:{digest[:12]} pos_interp={pos_interp} "
             f"final_norm={final_norm} scale_to_patch8={scale_to_patch8}"
         )
-        module = nnx.eval_shape(lambda: vit.ViT(self._variant, rngs=nnx.Rngs(0)))
-        self._graphdef, shapes = nnx.split(module)
-        params = port(tensors, nnx.to_pure_dict(shapes), UNUSED_DINO)
         devices = jax.local_devices()
         mesh = jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
         self._sharding = NamedSharding(mesh, P("data"))

@@ -1,36 +1,58 @@
 """Plain Vision Transformer in NNX, with the attribute names of the PyTorch originals.
 
-The same blocks serve the feature extractors (DINO) and SimpleClick's backbone. Architecture after
-facebookresearch/dino `vision_transformer.py`: pre-norm, LayerNorm eps 1e-6, exact GELU.
+The same blocks serve the feature extractors (DINO, DINOv2, MoCo v3), MAE's encoder and the backbone
+of SimpleClick. Architecture after `vision_transformer.py` of facebookresearch/dino and dinov2:
+pre-norm, LayerNorm eps 1e-6, exact GELU.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from mis_jax import weights
+
 QUERY_CHUNK = 600  # queries at once on the CPU: keeps the scores of long sequences in the cache
 
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-    """Sizes of a feature extractor: channels, blocks, heads, patch and pretraining grid side."""
+    """Sizes of a ViT: channels, blocks, heads, patch, side of the grid it was trained on."""
 
     dim: int
     depth: int
     heads: int
     patch: int
     grid: int
+    layer_scale: bool = False  # a factor per channel after attention and MLP
+    swiglu: bool = False  # a gated MLP
 
 
-DINO = {
+VARIANTS = {
     "dino-vits8": Variant(384, 12, 6, 8, 28),
     "dino-vits16": Variant(384, 12, 6, 16, 14),
     "dino-vitb8": Variant(768, 12, 12, 8, 28),
     "dino-vitb16": Variant(768, 12, 12, 16, 14),
+    "dinov2-vits14": Variant(384, 12, 6, 14, 37, layer_scale=True),
+    "dinov2-vitb14": Variant(768, 12, 12, 14, 37, layer_scale=True),
+    "dinov2-vitl14": Variant(1024, 24, 16, 14, 37, layer_scale=True),
+    "dinov2-vitg14": Variant(1536, 40, 24, 14, 37, layer_scale=True, swiglu=True),
+    "mocov3-vits16": Variant(384, 12, 12, 16, 14),
+    "mocov3-vitb16": Variant(768, 12, 12, 16, 14),
+    "mae-vitb16": Variant(768, 12, 12, 16, 14),
+    "mae-vitl16": Variant(1024, 24, 16, 16, 14),
+    "mae-vith14": Variant(1280, 32, 16, 14, 16),
+}
+_UNUSED = {
+    "dino": weights.UNUSED_DINO,
+    "dinov2": weights.UNUSED_DINOV2,
+    "mocov3": weights.UNUSED_MOCOV3,
+    "mae": weights.UNUSED_MAE,
 }
 
 
@@ -143,30 +165,65 @@ class Mlp(nnx.Module):
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
 
 
+class SwiGLU(nnx.Module):
+    """Gated MLP of DINOv2's giant: w3(silu(a) * b), where w12 gives a and b side by side."""
+
+    def __init__(self, dim: int, *, dtype, rngs):
+        hidden = math.ceil((8 * dim // 3) / 8) * 8
+        self.w12 = _linear(dim, 2 * hidden, dtype, rngs)
+        self.w3 = _linear(hidden, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        a, b = jnp.split(self.w12(x), 2, -1)
+        return self.w3(jax.nn.silu(a) * b)
+
+
+class LayerScale(nnx.Module):
+    """A factor per channel."""
+
+    def __init__(self, dim: int):
+        self.gamma = nnx.Param(jnp.ones(dim, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gamma[...].astype(x.dtype)
+
+
 class Block(nnx.Module):
     """Pre-norm transformer block; tokens [B, N, D]."""
 
-    def __init__(self, dim: int, heads: int, *, dtype=jnp.float32, rngs):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        layer_scale: bool = False,
+        swiglu: bool = False,
+        dtype=jnp.float32,
+        rngs,
+    ):
         self.norm1 = _layer_norm(dim, dtype, rngs)
         self.attn = Attention(dim, heads, dtype=dtype, rngs=rngs)
+        self.ls1 = LayerScale(dim) if layer_scale else _identity
         self.norm2 = _layer_norm(dim, dtype, rngs)
-        self.mlp = Mlp(dim, dtype=dtype, rngs=rngs)
+        self.mlp = (SwiGLU if swiglu else Mlp)(dim, dtype=dtype, rngs=rngs)
+        self.ls2 = LayerScale(dim) if layer_scale else _identity
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        x = x + self.attn(self.norm1(x), mask)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.ls1(self.attn(self.norm1(x), mask))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class ViT(nnx.Module):
-    """DINO's Vision Transformer; 150 parameters named as in its state dict."""
+    """Vision Transformer of `VARIANTS`; parameters named as in the published state dicts."""
 
     def __init__(self, variant: Variant, *, dtype=jnp.float32, rngs):
         v = variant
+        extras = {"layer_scale": v.layer_scale, "swiglu": v.swiglu}
         self.cls_token = nnx.Param(_normal(rngs, (1, 1, v.dim)))
         self.pos_embed = nnx.Param(_normal(rngs, (1, 1 + v.grid**2, v.dim)))
         self.patch_embed = PatchEmbed(v.patch, v.dim, dtype=dtype, rngs=rngs)
         self.blocks = nnx.List(
-            [Block(v.dim, v.heads, dtype=dtype, rngs=rngs) for _ in range(v.depth)]
+            [Block(v.dim, v.heads, **extras, dtype=dtype, rngs=rngs) for _ in range(v.depth)]
         )
         self.norm = _layer_norm(v.dim, dtype, rngs)
 
@@ -196,6 +253,44 @@ class ViT(nnx.Module):
             x = block(x, mask)
         x = self.norm(x) if final_norm else x
         return x[:, 1:].reshape(b, h, w, dim)
+
+
+@functools.cache  # seconds for forty blocks
+def abstract(variant: Variant) -> tuple[nnx.GraphDef, dict]:
+    """A ViT, nothing computed: its graph, and a nested dict of `jax.ShapeDtypeStruct`."""
+    module = nnx.eval_shape(lambda: ViT(variant, rngs=nnx.Rngs(0)))
+    graphdef, shapes = nnx.split(module)
+    return graphdef, nnx.to_pure_dict(shapes)
+
+
+def port_published(model: str, state_dict: Mapping[str, np.ndarray]) -> dict:
+    """Parameters of the ViT `model`, a key of `VARIANTS`, from a published state dict.
+
+    Returns:
+        Nested dict of float32 arrays, as `abstract(VARIANTS[model])` has it.
+
+    Raises:
+        InputError: keys are missing, left over, or of another shape; it names them.
+    """
+    _, shapes = abstract(VARIANTS[model])
+    return weights.port(tensors_of(model, state_dict), shapes, _UNUSED[model.partition("-")[0]])
+
+
+def tensors_of(model: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A published state dict of `model` with the names of the original's class.
+
+    MoCo v3's encoder loses its prefix (MIS `mis/model/feature_extractor.py`), and timm's names of
+    the gated MLP, `fc1` and `fc2`, become DINOv2's `w12` and `w3`. All else is named so already.
+    """
+    return {_original_name(model, key): x for key, x in state_dict.items()}
+
+
+def _original_name(model: str, key: str) -> str:
+    if model.startswith("mocov3-"):
+        key = key.removeprefix("module.base_encoder.")
+    if VARIANTS[model].swiglu:
+        key = key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
+    return key
 
 
 def resize_pos_embed(
@@ -235,6 +330,10 @@ def sincos_pos_embed(dim: int, side: int) -> np.ndarray:
     rows = np.broadcast_to(axis[:, None], (side, side, dim // 2))
     table = np.concatenate([columns, rows], -1).reshape(side * side, dim)
     return np.concatenate([np.zeros((1, dim)), table])[None].astype(np.float32)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
 
 
 def _linear(din: int, dout: int, dtype, rngs) -> Linear:

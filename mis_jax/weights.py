@@ -16,6 +16,8 @@ _TORCH_NAMES = {"kernel": "weight", "scale": "weight"}
 
 # Keys of published files that no forward pass of ours reads, for `port(drop=...)`.
 UNUSED_DINO = ("head.*",)
+UNUSED_DINOV2 = ("mask_token",)
+UNUSED_MOCOV3 = ("head.*", "module.momentum_encoder.*", "module.predictor.*")
 UNUSED_MAE = ("norm.*", "fc_norm.*", "head.*", "mask_token", "decoder_*")
 UNUSED_SIMPLECLICK = (
     "backbone.cls_token",

@@ -16,6 +16,8 @@ from mis_jax.errors import InputError
 TINY = {
     "dino-vits8": vit.Variant(dim=24, depth=1, heads=3, patch=8, grid=5),
     "dino-vits16": vit.Variant(dim=16, depth=1, heads=2, patch=16, grid=3),
+    "dinov2-vits14": vit.Variant(dim=16, depth=1, heads=2, patch=14, grid=3, layer_scale=True),
+    "mae-vitb16": vit.Variant(dim=16, depth=1, heads=2, patch=16, grid=3),
 }
 SIZES = [(37, 50), (40, 40), (64, 64), (50, 37), (8, 100), (5, 3), (40, 40), (61, 64), (63, 1)]
 
@@ -24,7 +26,7 @@ SIZES = [(37, 50), (40, 40), (64, 64), (50, 37), (8, 100), (5, 3), (40, 40), (61
 def tiny(monkeypatch, tmp_path):
     """Small models under published names, {name: (file, tensors)}, and an empty cache."""
     monkeypatch.setenv("MIS_JAX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(vit, "DINO", TINY)
+    monkeypatch.setattr(vit, "VARIANTS", TINY)
     files = {}
     for name, variant in TINY.items():
         tensors = random_state_dict(variant)
@@ -105,7 +107,7 @@ def test_settings(tiny, images, pos_interp, final_norm, scale_to_patch8):
 def test_aligned_sizes(tiny, size, aligned):
     """Sizes that the official preprocessing gives; the grid is the same for every patch."""
     image = np.zeros((*size, 3), np.uint8)
-    for name, factor in (("dino-vits8", 1), ("dino-vits16", 2)):
+    for name, factor in (("dino-vits8", 1), ("dino-vits16", 2), ("dinov2-vits14", 1.75)):
         extractor = features.VitExtractor(name, tiny[name][0])
         assert extractor._prepare(image).shape[:2] == (factor * aligned[0], factor * aligned[1])
 
@@ -206,6 +208,7 @@ def test_names_tell_weights_apart(tiny, tmp_path):
     ("arguments", "message"),
     [
         ({"model": "dino-vits9"}, "dino-vits16"),
+        ({"model": "mae-vitb16"}, "one of auto, embedded, dino-vits8, dino-vits16, dinov2-vits14."),
         ({"pos_interp": "nearest"}, "bicubic_offset or bilinear"),
         ({"model": "embedded", "weights": "x.pth"}, "no weights"),
         ({"model": "dino-vits8", "weights": "nowhere.pth"}, "no weights file nowhere.pth"),

@@ -1,5 +1,6 @@
-"""The ViT against a float64 transcription of PyTorch's forward pass, and its published sizes."""
+"""The ViT against a float64 transcription of PyTorch's forward pass; published layouts."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,12 +12,14 @@ from flax import nnx
 from scipy.special import erf
 
 from mis_jax import vit, weights
+from mis_jax.errors import InputError
 
 TINY = vit.Variant(dim=24, depth=2, heads=3, patch=4, grid=3)
+GIANT = vit.Variant(dim=24, depth=2, heads=3, patch=4, grid=3, layer_scale=True, swiglu=True)
 
 
-def torch_shapes(dim, depth, patch, grid):
-    """Keys and shapes of a DINO state dict."""
+def torch_shapes(dim, depth, patch, grid, layer_scale=False, gated=0):
+    """Keys and shapes of the state dict of an encoder; `gated`: channels of its SwiGLU."""
     shapes = {
         "cls_token": (1, 1, dim),
         "pos_embed": (1, 1 + grid**2, dim),
@@ -25,19 +28,27 @@ def torch_shapes(dim, depth, patch, grid):
         "norm.weight": (dim,),
         "norm.bias": (dim,),
     }
-    linear = {"attn.qkv": (3, 1), "attn.proj": (1, 1), "mlp.fc1": (4, 1), "mlp.fc2": (1, 4)}
+    linear = {"attn.qkv": (3 * dim, dim), "attn.proj": (dim, dim)}
+    if gated:
+        linear |= {"mlp.w12": (2 * gated, dim), "mlp.w3": (dim, gated)}
+    else:
+        linear |= {"mlp.fc1": (4 * dim, dim), "mlp.fc2": (dim, 4 * dim)}
     for i in range(depth):
-        for name, (rows, columns) in linear.items():
-            shapes[f"blocks.{i}.{name}.weight"] = (rows * dim, columns * dim)
-            shapes[f"blocks.{i}.{name}.bias"] = (rows * dim,)
+        for name, shape in linear.items():
+            shapes[f"blocks.{i}.{name}.weight"] = shape
+            shapes[f"blocks.{i}.{name}.bias"] = shape[:1]
         for name in ("norm1", "norm2"):
             shapes[f"blocks.{i}.{name}.weight"] = shapes[f"blocks.{i}.{name}.bias"] = (dim,)
+        for name in ("ls1", "ls2") if layer_scale else ():
+            shapes[f"blocks.{i}.{name}.gamma"] = (dim,)
     return shapes
 
 
 def random_state_dict(variant, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = torch_shapes(variant.dim, variant.depth, variant.patch, variant.grid)
+    v = variant
+    gated = 64 if v.swiglu else 0
+    shapes = torch_shapes(v.dim, v.depth, v.patch, v.grid, v.layer_scale, gated)
     return {key: rng.normal(scale=0.3, size=shape).astype("f") for key, shape in shapes.items()}
 
 
@@ -98,9 +109,16 @@ def reference_forward(tensors, image, variant, mode="bicubic_offset", final_norm
         q, k, v = qkv.transpose(1, 2, 0, 3)
         scores = np.exp(q @ k.transpose(0, 2, 1) / math.sqrt(dim // heads))
         out = (scores / scores.sum(-1, keepdims=True)) @ v
-        x = x + linear(out.transpose(1, 0, 2).reshape(-1, dim), b + "attn.proj")
-        y = linear(norm(x, b + "norm2"), b + "mlp.fc1")
-        x = x + linear(y * (1 + erf(y / math.sqrt(2))) / 2, b + "mlp.fc2")
+        out = linear(out.transpose(1, 0, 2).reshape(-1, dim), b + "attn.proj")
+        x = x + out * t.get(b + "ls1.gamma", 1)
+        y = norm(x, b + "norm2")
+        if variant.swiglu:
+            y, gate = np.split(linear(y, b + "mlp.w12"), 2, axis=-1)
+            y = linear(y / (1 + np.exp(-y)) * gate, b + "mlp.w3")
+        else:
+            y = linear(y, b + "mlp.fc1")
+            y = linear(y * (1 + erf(y / math.sqrt(2))) / 2, b + "mlp.fc2")
+        x = x + y * t.get(b + "ls2.gamma", 1)
     x = norm(x, "norm") if final_norm else x
     return x[1:].reshape(h, w, dim)
 
@@ -112,16 +130,10 @@ def assert_close(actual, expected, tolerance=1e-5):
     assert error <= tolerance * np.abs(expected).max(), error
 
 
-def shapes_of(variant):
-    graphdef, state = nnx.split(nnx.eval_shape(lambda: vit.ViT(variant, rngs=nnx.Rngs(0))))
-    return graphdef, nnx.to_pure_dict(state)
-
-
-@pytest.fixture(scope="module")
-def tiny():
+def ported(variant):
     """PyTorch's tensors, and the ported model as a jitted function."""
-    graphdef, shapes = shapes_of(TINY)
-    tensors = random_state_dict(TINY)
+    graphdef, shapes = vit.abstract(variant)
+    tensors = random_state_dict(variant)
     params = weights.port(tensors, shapes)
 
     @functools.partial(jax.jit, static_argnames="final_norm")
@@ -130,6 +142,11 @@ def tiny():
             return nnx.merge(graphdef, params)(image, pos_embed, mask, final_norm)
 
     return tensors, forward
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return ported(TINY)
 
 
 resize_pos_embed = jax.jit(vit.resize_pos_embed, static_argnames=("grid", "mode"))
@@ -152,6 +169,13 @@ def test_forward_is_pytorchs(tiny, size, mode, final_norm):
     actual = forward(images, pos_embed, final_norm=final_norm)
     for image, found in zip(images, actual, strict=True):
         assert_close(found, reference_forward(tensors, image, TINY, mode, final_norm))
+
+
+def test_layer_scale_and_gated_mlp():
+    tensors, forward = ported(GIANT)
+    image = np.random.default_rng(1).normal(size=(12, 12, 3)).astype("f")
+    found = forward(image[None], tensors["pos_embed"])
+    assert_close(found[0], reference_forward(tensors, image, GIANT))
 
 
 def test_masked_tokens_have_no_influence(tiny):
@@ -208,26 +232,116 @@ def test_unknown_mode():
         vit.resize_pos_embed(jnp.zeros((1, 5, 2)), (3, 3), "nearest")
 
 
-@pytest.mark.parametrize(
-    ("name", "dim", "patch", "grid", "count"),
-    [
-        ("dino-vits8", 384, 8, 28, 21_670_272),
-        ("dino-vits16", 384, 16, 14, 21_665_664),
-        ("dino-vitb8", 768, 8, 28, 85_807_872),
-        ("dino-vitb16", 768, 16, 14, 85_798_656),
-    ],
-)
-def test_published_sizes(name, dim, patch, grid, count):
-    """A published state dict, by its names and shapes alone, fits without anything left over."""
-    assert dim // vit.DINO[name].heads == 64
-    _, shapes = shapes_of(vit.DINO[name])
-    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes)) == count
-    published = torch_shapes(dim, 12, patch, grid)
-    assert len(published) == 150
+SIZES = {  # channels, blocks, patch, grid, head dimension, parameters, keys of the published file
+    "dino-vits8": (384, 12, 8, 28, 64, 21_670_272, 150),
+    "dino-vits16": (384, 12, 16, 14, 64, 21_665_664, 150),
+    "dino-vitb8": (768, 12, 8, 28, 64, 85_807_872, 150),
+    "dino-vitb16": (768, 12, 16, 14, 64, 85_798_656, 150),
+    "dinov2-vits14": (384, 12, 14, 37, 64, 22_056_576, 175),
+    "dinov2-vitb14": (768, 12, 14, 37, 64, 86_580_480, 175),
+    "dinov2-vitl14": (1024, 24, 14, 37, 64, 304_368_640, 343),
+    "dinov2-vitg14": (1536, 40, 14, 37, 64, 1_136_480_768, 567),
+    "mocov3-vits16": (384, 12, 16, 14, 32, 21_665_664, 150),
+    "mocov3-vitb16": (768, 12, 16, 14, 64, 85_798_656, 150),
+    "mae-vitb16": (768, 12, 16, 14, 64, 85_798_656, 150),
+    "mae-vitl16": (1024, 24, 16, 14, 64, 303_301_632, 294),
+    "mae-vith14": (1280, 32, 14, 16, 80, 630_764_800, 390),
+}
+
+
+def published_shapes(name, depth):
+    """Keys and shapes of the published file, or of one with fewer blocks."""
+    dim, _, patch, grid, *_ = SIZES[name]
+    v2 = name.startswith("dinov2")
+    shapes = torch_shapes(dim, depth, patch, grid, v2, 4096 if name == "dinov2-vitg14" else 0)
+    return shapes | ({"mask_token": (1, dim)} if v2 else {})
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes(name):
+    v = vit.VARIANTS[name]
+    *sizes, count, keys = SIZES[name]
+    assert [v.dim, v.depth, v.patch, v.grid, v.dim // v.heads] == sizes
+    published = published_shapes(name, v.depth)
+    assert len(published) == keys
     assert sum(map(math.prod, published.values())) == count
-    blank = {key: np.broadcast_to(np.float32(0), shape) for key, shape in published.items()}
-    kept = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.bool_), shapes)
-    weights.port(blank, kept)  # as bool, to need little memory
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_names(name, monkeypatch):
+    """A published state dict fits without anything left over; of two blocks, as all are alike."""
+    monkeypatch.setitem(vit.VARIANTS, name, dataclasses.replace(vit.VARIANTS[name], depth=2))
+    shapes = published_shapes(name, depth=2)
+    vit.port_published(
+        name, {key: np.broadcast_to(np.float32(0), shape) for key, shape in shapes.items()}
+    )
+
+
+def small(name):
+    """A few thin blocks under a published name."""
+    v = vit.VARIANTS[name]
+    return dataclasses.replace(v, dim=24, depth=2, heads=3, patch=4, grid=3)
+
+
+def published(name, monkeypatch):
+    """What `port_published` has to make of a small model, and that model's tensors."""
+    monkeypatch.setitem(vit.VARIANTS, name, small(name))
+    tensors = random_state_dict(small(name))
+    _, shapes = vit.abstract(small(name))
+    return weights.port(tensors, shapes), tensors
+
+
+def assert_same(actual, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), actual, expected)
+
+
+def test_official_moco_file(monkeypatch):
+    """Momentum encoder, projection heads and predictor are dropped, and nothing else is."""
+    expected, tensors = published("mocov3-vits16", monkeypatch)
+    junk = np.zeros(3, "f")
+    wrapped = {f"module.base_encoder.{key}": x for key, x in tensors.items()}
+    wrapped |= {f"module.momentum_encoder.{key}": junk for key in tensors}
+    for head in ("base_encoder.head", "momentum_encoder.head", "predictor"):
+        wrapped |= {f"module.{head}.0.weight": junk, f"module.{head}.1.running_mean": junk}
+        wrapped |= {f"module.{head}.1.num_batches_tracked": np.array(7)}
+    assert_same(vit.port_published("mocov3-vits16", wrapped), expected)
+    with pytest.raises(InputError, match=r"left over: module\.queue"):
+        vit.port_published("mocov3-vits16", wrapped | {"module.queue": junk})
+    del wrapped["module.base_encoder.norm.bias"]
+    with pytest.raises(InputError, match=r"missing: norm\.bias;|missing: norm\.bias$|norm\.bias"):
+        vit.port_published("mocov3-vits16", wrapped)
+
+
+def test_official_dinov2_file(monkeypatch):
+    expected, tensors = published("dinov2-vits14", monkeypatch)
+    found = vit.port_published("dinov2-vits14", tensors | {"mask_token": np.zeros((1, 24), "f")})
+    assert_same(found, expected)
+    with pytest.raises(InputError, match="left over: register_tokens"):
+        vit.port_published("dinov2-vits14", tensors | {"register_tokens": np.zeros((1, 4, 24))})
+
+
+def test_timms_giant(monkeypatch):
+    """timm names the gated MLP like an ordinary one, and has no mask token."""
+    expected, tensors = published("dinov2-vitg14", monkeypatch)
+    names = {"mlp.w12.": "mlp.fc1.", "mlp.w3.": "mlp.fc2."}
+    timm = {}
+    for key, x in tensors.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        timm[key] = x
+    assert timm.keys() != tensors.keys()
+    assert_same(vit.port_published("dinov2-vitg14", timm), expected)
+    assert_same(vit.port_published("dinov2-vitg14", tensors), expected)
+
+
+def test_whole_mae_file(monkeypatch):
+    expected, tensors = published("mae-vitl16", monkeypatch)
+    decoder = ("mask_token", "decoder_pos_embed", "decoder_blocks.0.norm1.bias")
+    found = vit.port_published("mae-vitl16", tensors | dict.fromkeys(decoder, np.zeros(3, "f")))
+    assert_same(found, expected)
+    del tensors["norm.weight"]
+    with pytest.raises(InputError, match=r"missing: norm\.weight"):
+        vit.port_published("mae-vitl16", tensors)
 
 
 def test_sincos_pos_embed():

@@ -39,7 +39,8 @@ def normalized_focal(
     tiny, axes = 1e-12, (1, 2)
     used = target != -1
     prob = jax.nn.sigmoid(logits.astype(jnp.float32))
-    right = jnp.where(used, 1 - jnp.abs(target - prob), 1.0)
+    # Without the barrier, XLA may add `tiny` to the 1, where it is lost, and the log is of 0.
+    right = jax.lax.optimization_barrier(jnp.where(used, 1 - jnp.abs(target - prob), 1.0))
     focus = (1 - right) ** gamma
     count = jnp.sum(used, axes, keepdims=True)
     scale = jax.lax.stop_gradient(count / (jnp.sum(focus, axes, keepdims=True) + tiny))

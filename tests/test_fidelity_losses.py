@@ -1,10 +1,10 @@
-"""Losses and their gradients against numbers of the published classes (tools/fidelity/losses.py)."""
-
-import jax
-import pytest
+"""Losses and gradients against the published classes: numbers of tools/fidelity/losses.py."""
 
 import fidelity
+import jax
+import pytest
 import training_inputs
+
 from mis_jax import config
 from mis_jax.errors import InputError
 from mis_jax.train import loss

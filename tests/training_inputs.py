@@ -1,9 +1,8 @@
 """Inputs of the losses and of the training sample, from seeds: for tests and tools/fidelity."""
 
 import cv2
-import numpy as np
-
 import fidelity
+import numpy as np
 
 LOSS_CASES = {  # name: batch, height, width
     "plain": (2, 40, 56), "small": (1, 7, 5), "line": (1, 1, 3), "padded": (2, 33, 32),

@@ -8,16 +8,16 @@ from published import origin, sources, use, write_results
 FOLDER = sources(__doc__)
 use(FOLDER, "MIS")
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from isegm.model.losses import NormalizedFocalLossSigmoid  # noqa: E402
-from mis.model.losses import BCEWithLogitsLoss, SmoothLoss  # noqa: E402
+import fidelity
+import jax
+import numpy as np
+import torch
+import training_inputs
+from isegm.model.losses import NormalizedFocalLossSigmoid
+from mis.model.losses import BCEWithLogitsLoss, SmoothLoss
 
-import fidelity  # noqa: E402
-import training_inputs  # noqa: E402
-from mis_jax import config  # noqa: E402
-from mis_jax.train import loss as train_loss  # noqa: E402
+from mis_jax import config
+from mis_jax.train import loss as train_loss
 
 BCE, SMOOTH, FOCAL = BCEWithLogitsLoss(), SmoothLoss(), NormalizedFocalLossSigmoid(alpha=0.5)
 PUBLISHED = {

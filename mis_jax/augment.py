@@ -3,9 +3,8 @@
 The published chain (isegm/data/base.py of SimpleClick over albumentations 0.5.2) resizes, flips,
 turns, shifts, rotates, pads and crops whole images, one step after the other. Here the same
 parameters are drawn and composed into one matrix, the mask is cut first, straight from the grid
-of patches, and only an accepted crop costs a decoded image. Two things differ, both at the edge of
-the image: it fades to black over one pixel, and what a shift moves beyond its old frame is cut off
-by the crop alone, not by the frame.
+of patches, and only an accepted crop costs a decoded image. Masks are the same; images are
+interpolated once where the chain does it twice, for a resize and again for a rotation.
 """
 
 import dataclasses
@@ -35,11 +34,20 @@ _DECODE = {  # reading at 1/f of the size, for each f
 }
 
 
+class Place(NamedTuple):
+    """One draw of where a crop lies in its resized image."""
+
+    matrix: np.ndarray  # float64 [3, 3], (x, y, 1) of a crop pixel -> (x, y, 1) in that image
+    size: tuple[int, int]  # rows and columns of that image
+    scale: float  # pixels of that image per pixel of the image as it is stored
+    frame: tuple[slice, slice]  # rows and columns of the crop outside of which it is black
+    moved: bool  # a shift and rotation let the edges of the image fade to black
+
+
 class Crop(NamedTuple):
     """One accepted draw: where the crop lies in its image, its mask and its colours."""
 
-    matrix: np.ndarray  # float64 [3, 3], (x, y, 1) of a crop pixel -> (x, y, 1) in the image
-    scale: float  # crop pixels per image pixel
+    place: Place
     mask: np.ndarray  # uint8 [crop, crop], 1 where the proposal is, 0 also outside the image
     table: np.ndarray  # uint8 [3, 256], the new value of every value of R, G and B
 
@@ -76,11 +84,11 @@ class Augmentation:
         `height` and `width` are the image's, in pixels; its colours are not needed yet (`cut`).
         """
         for _ in range(MAX_ROUNDS):
-            matrix, scale = self.draw_matrix(rng, height, width)
-            mask = warp_mask(proposal, matrix, height, width, self.crop)
+            place = self.draw_place(rng, height, width)
+            mask = warp_mask(proposal, place, height, width, self.crop)
             if rng.random() < self.keep_background or mask.any():
                 break
-        return Crop(matrix, scale, mask, self.draw_table(rng))
+        return Crop(place, mask, self.draw_table(rng))
 
     def draw_first(
         self,
@@ -95,22 +103,20 @@ class Augmentation:
         `sample` gives a proposal, bool [h, w], for the pixels that show each patch of the grid, see
         `seen_patches`.
         """
-        matrix, scale = self.draw_matrix(rng, height, width)
-        proposal = sample(seen_patches(grid, matrix, height, width, self.crop))
-        mask = warp_mask(proposal, matrix, height, width, self.crop)
-        return Crop(matrix, scale, mask, self.draw_table(rng))
+        place = self.draw_place(rng, height, width)
+        proposal = sample(seen_patches(grid, place, height, width, self.crop))
+        mask = warp_mask(proposal, place, height, width, self.crop)
+        return Crop(place, mask, self.draw_table(rng))
 
-    def draw_matrix(
-        self, rng: np.random.Generator, height: int, width: int
-    ) -> tuple[np.ndarray, float]:
-        """Draws `Crop.matrix` and `Crop.scale`.
+    def draw_place(self, rng: np.random.Generator, height: int, width: int) -> Place:
+        """Draws a place in an image of `height` x `width` pixels.
 
         Every step multiplies its map from output to input pixels on the right, so the product
-        takes a pixel of the crop back to one of the image.
+        takes a pixel of the crop back to one of the resized image.
         """
         scale = rng.uniform(*self.scale)
-        h, w = max(round(height * scale), 1), max(round(width * scale), 1)
-        matrix = _stretch(width / w, height / h)
+        size = h, w = max(round(height * scale), 1), max(round(width * scale), 1)
+        matrix = np.eye(3)
         if rng.random() < self.flip:
             code = rng.integers(-1, 2) if self.flip_vertical else 1  # 0 up-down, -1 both
             matrix = matrix @ _flip(h, w, up_down=code <= 0, left_right=code != 0)
@@ -118,12 +124,14 @@ class Augmentation:
             for _ in range(rng.integers(4)):  # quarter turns, counter-clockwise
                 matrix = matrix @ np.array([[0, -1, w - 1], [1, 0, 0], [0, 0, 1.0]])
                 h, w = w, h
-        if rng.random() < self.shift_scale_rotate:
+        if moved := rng.random() < self.shift_scale_rotate:
             forward = cv2.getRotationMatrix2D((w / 2, h / 2), rng.uniform(-ANGLE, ANGLE), 1.0)
             forward[:, 2] += rng.uniform(-SHIFT, SHIFT, 2) * (w, h)
             matrix = matrix @ np.vstack([cv2.invertAffineTransform(forward), (0, 0, 1)])
         top, left = (_start(side, self.crop, rng.random()) for side in (h, w))
-        return matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]]), scale
+        matrix = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+        frame = slice(max(-top, 0), h - top), slice(max(-left, 0), w - left)
+        return Place(matrix, size, scale, frame, moved)
 
     def draw_table(self, rng: np.random.Generator) -> np.ndarray:
         """Draws `Crop.table`: brightness and contrast, then a shift of each channel.
@@ -141,28 +149,27 @@ class Augmentation:
         return np.tile(table, (3, 1))
 
 
-def warp_mask(
-    proposal: np.ndarray, matrix: np.ndarray, height: int, width: int, crop: int
-) -> np.ndarray:
+def warp_mask(proposal: np.ndarray, place: Place, height: int, width: int, crop: int) -> np.ndarray:
     """Cuts a crop out of `proposal`, bool [h, w] on the grid of patches.
 
-    Equals enlarging it to the image by cv2's INTER_NEAREST and warping that with INTER_NEAREST
-    and a border of 0, except where a coordinate is a tie. Returns uint8 [crop, crop] of 0 and 1.
+    Equals enlarging it to the image and resizing that by cv2's INTER_NEAREST, then warping with
+    INTER_NEAREST and a border of 0, except where a coordinate is a tie. Returns uint8 [crop, crop]
+    of 0 and 1.
     """
-    rows, cols = _patches(proposal.shape[0], height), _patches(proposal.shape[1], width)
     mask = np.zeros((crop, crop), np.uint8)
-    _look_up(proposal.view(np.uint8), rows, cols, matrix, mask)
+    _look_up(proposal.view(np.uint8), *_tables(proposal.shape, place, height, width), mask)
+    _blacken(mask, place.frame)
     return mask
 
 
 def seen_patches(
-    grid: tuple[int, int], matrix: np.ndarray, height: int, width: int, crop: int
+    grid: tuple[int, int], place: Place, height: int, width: int, crop: int
 ) -> np.ndarray:
     """Pixels of a crop that show each patch, int64 [h * w]; `warp_mask` takes the same patches."""
     numbers = np.arange(1, grid[0] * grid[1] + 1, dtype=np.int32).reshape(grid)
     shown = np.zeros((crop, crop), np.int32)
-    rows, cols = _patches(grid[0], height), _patches(grid[1], width)
-    _look_up(numbers, rows, cols, matrix, shown)
+    _look_up(numbers, *_tables(grid, place, height, width), shown)
+    _blacken(shown, place.frame)
     return np.bincount(shown.ravel(), minlength=numbers.size + 1)[1:]
 
 
@@ -173,18 +180,27 @@ def cut(encoded: bytes, crop: Crop, height: int, width: int) -> np.ndarray:
     crop at half the scale or less reads the image at 1/2, 1/4 or 1/8 of its size, which costs less
     and aliases less. Raises `InputError` if `encoded` is no image of `height` x `width`.
     """
-    reduction = max(f for f in _DECODE if f == 1 or f * crop.scale <= 1)
+    place = crop.place
+    reduction = max(f for f in _DECODE if f == 1 or f * place.scale <= 1)
     pixels = _decode(encoded, reduction)
     h, w = pixels.shape[:2]
     if abs(h - height / reduction) >= 1 or abs(w - width / reduction) >= 1:
         raise InputError(f"its image is not of {height} x {width} pixels")
     exact = reduction == 1 or encoded[:2] == b"\xff\xd8"  # a JPEG's last pixel may reach beyond
     to_pixels = _stretch(*[1 / reduction] * 2) if exact else _stretch(w / width, h / height)
-    matrix = (to_pixels @ crop.matrix)[:2]
+    matrix = (to_pixels @ image_matrix(place, height, width))[:2]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    image = cv2.warpAffine(pixels, matrix, crop.mask.shape, flags=flags)
+    border = cv2.BORDER_CONSTANT if place.moved else cv2.BORDER_REPLICATE
+    image = cv2.warpAffine(pixels, matrix, crop.mask.shape, flags=flags, borderMode=border)
+    _blacken(image, place.frame)
     _recolour(image, crop.table)
     return image
+
+
+def image_matrix(place: Place, height: int, width: int) -> np.ndarray:
+    """float64 [3, 3], (x, y, 1) of a crop pixel -> (x, y, 1) in the image as it is stored."""
+    h, w = place.size
+    return _stretch(width / w, height / h) @ place.matrix
 
 
 def _decode(encoded: bytes, reduction: int) -> np.ndarray:
@@ -215,20 +231,35 @@ def _start(side: int, crop: int, u: float) -> int:
     return int((side - crop) * u) if side >= crop else -((crop - side) // 2)
 
 
-@functools.lru_cache(maxsize=1024)
-def _patches(patches: int, pixels: int) -> np.ndarray:
-    """Patch of pixels -1..pixels along a side, int32, by the rule of cv2's INTER_NEAREST.
+def _blacken(image: np.ndarray, frame: tuple[slice, slice]) -> None:
+    """Sets what is outside the frame to 0, in place."""
+    rows, cols = frame
+    image[: rows.start] = image[rows.stop :] = 0
+    image[:, : cols.start] = image[:, cols.stop :] = 0
 
-    The pixel before and the one after the image are for coordinates that round to either side.
+
+def _tables(grid: tuple[int, int], place: Place, height: int, width: int) -> tuple:
+    """What `_look_up` needs of a place: rows, columns, matrix."""
+    rows = _patches(grid[0], height, place.size[0])
+    return rows, _patches(grid[1], width, place.size[1]), place.matrix
+
+
+@functools.lru_cache(maxsize=1024)
+def _patches(patches: int, pixels: int, resized: int) -> np.ndarray:
+    """Patch of pixels -1..resized along a side, int32, by the rule of cv2's INTER_NEAREST.
+
+    From the patches to the image's pixels, and from these to the resized image's. The pixel before
+    and the one after the image are for coordinates that round to either side.
     """
-    return np.pad(nearest_patches(patches, pixels), 1, mode="edge")
+    nearest = nearest_patches(patches, pixels)[nearest_patches(pixels, resized)]
+    return np.pad(nearest, 1, mode="edge")
 
 
 @njit(nogil=True, cache=True)
 def _look_up(
     proposal: np.ndarray, rows: np.ndarray, cols: np.ndarray, matrix: np.ndarray, out: np.ndarray
 ) -> None:
-    """Writes the proposal at the image pixel nearest to matrix @ (x, y, 1) into out[y, x].
+    """Writes the proposal at the pixel nearest to matrix @ (x, y, 1) into out[y, x].
 
     Each row first finds the part of it that lies in the image, then walks there in steps of
     2**-32 pixels, which is twice as fast as floating point with a test at every pixel.

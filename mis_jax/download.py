@@ -1,4 +1,4 @@
-"""Published weights from where they are published: known sources, mirrors, digests, licences."""
+"""Published weights from where they are published: `mis-jax download [NAME ...]`."""
 
 import contextlib
 import fcntl
@@ -8,64 +8,128 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from mis_jax import vit
 from mis_jax.errors import InputError
 from mis_jax.state_dicts import load_state_dict
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a published checkpoint is: its licence, and (URL, digest) of equivalent files.
+class File:
+    """A published file: what somebody published of its content, as far as anybody did.
 
-    A digest is `md5:PREFIX` or `sha256:PREFIX` as somebody published it, or empty: such a file is
-    verified by its own structure here, and key by key when it is ported.
+    `digest` is `md5:PREFIX` or `sha256:PREFIX`, or empty; `size` is in bytes, or 0.
     """
 
+    url: str
+    digest: str = ""
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Source:
+    """A published checkpoint: its licence, and files that hold the same weights, mirrors last."""
+
     licence: str
-    files: tuple[tuple[str, str], ...]
+    files: tuple[File, ...]
 
 
-def _source(licence: str, official: str, digest: str, timm: str) -> Source:
-    timm_url = f"https://huggingface.co/timm/{timm}/resolve/main/model.safetensors"
-    return Source(licence, ((f"https://dl.fbaipublicfiles.com/{official}", digest), (timm_url, "")))
+def _published(path: str, digest: str = "", size: int = 0) -> File:
+    return File(f"https://dl.fbaipublicfiles.com/{path}", digest, size)
 
 
-def _dino(folder: str, digest: str, timm: str) -> Source:
-    return _source("Apache-2.0", f"dino/{folder}/{folder}.pth", digest, timm)
+def _timm(name: str) -> File:
+    return File(f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors")
 
 
-def _mae(size: str, digest: str, timm: str) -> Source:
-    return _source("CC-BY-NC-4.0", f"mae/pretrain/mae_pretrain_vit_{size}.pth", digest, timm)
+def _dino(folder: str, digest: str, mirror: str, size: int = 0) -> Source:
+    official = _published(f"dino/{folder}/{folder}.pth", digest, size)
+    return Source("Apache-2.0", (official, _timm(f"{mirror}.dino")))
+
+
+def _dinov2(size: str, mirror: str, digest: str = "", length: int = 0) -> Source:
+    official = _published(f"dinov2/dinov2_{size}/dinov2_{size}_pretrain.pth", digest, length)
+    return Source("Apache-2.0", (official, _timm(f"{mirror}_patch14_dinov2.lvd142m")))
+
+
+def _mae(size: str, digest: str, mirror: str) -> Source:
+    official = _published(f"mae/pretrain/mae_pretrain_vit_{size}.pth", digest)
+    return Source("CC-BY-NC-4.0", (official, _timm(f"{mirror}.mae")))
+
+
+def _mocov3(size: str) -> Source:
+    return Source("CC-BY-NC-4.0", (_published(f"moco-v3/{size}-300ep/{size}-300ep.pth.tar"),))
 
 
 # MD5 prefixes: of MAE from its README.md, of DINO from oml/models/vit_dino/extractor.py of OML.
+# Size of DINO S/8, size and SHA-256 of DINOv2 S/14: as several public projects pin them.
 KNOWN = {
-    "dino-vits8": _dino("dino_deitsmall8_pretrain", "md5:230cd5", "vit_small_patch8_224.dino"),
-    "dino-vits16": _dino("dino_deitsmall16_pretrain", "md5:cf0f22", "vit_small_patch16_224.dino"),
-    "dino-vitb8": _dino("dino_vitbase8_pretrain", "md5:556550", "vit_base_patch8_224.dino"),
-    "dino-vitb16": _dino("dino_vitbase16_pretrain", "md5:552daf", "vit_base_patch16_224.dino"),
-    "mae-vitb16": _mae("base", "md5:8cad7c", "vit_base_patch16_224.mae"),
-    "mae-vitl16": _mae("large", "md5:b8b06e", "vit_large_patch16_224.mae"),
-    "mae-vith14": _mae("huge", "md5:9bdbb0", "vit_huge_patch14_224.mae"),
+    "dino-vits8": _dino(
+        "dino_deitsmall8_pretrain", "md5:230cd5", "vit_small_patch8_224", 86_728_949
+    ),
+    "dino-vits16": _dino("dino_deitsmall16_pretrain", "md5:cf0f22", "vit_small_patch16_224"),
+    "dino-vitb8": _dino("dino_vitbase8_pretrain", "md5:556550", "vit_base_patch8_224"),
+    "dino-vitb16": _dino("dino_vitbase16_pretrain", "md5:552daf", "vit_base_patch16_224"),
+    "dinov2-vits14": _dinov2(
+        "vits14",
+        "vit_small",
+        "sha256:b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+        88_283_115,
+    ),
+    "dinov2-vitb14": _dinov2("vitb14", "vit_base"),
+    "dinov2-vitl14": _dinov2("vitl14", "vit_large"),
+    "dinov2-vitg14": _dinov2("vitg14", "vit_giant"),
+    "mocov3-vits16": _mocov3("vit-s"),
+    "mocov3-vitb16": _mocov3("vit-b"),
+    "mae-vitb16": _mae("base", "md5:8cad7c", "vit_base_patch16_224"),
+    "mae-vitl16": _mae("large", "md5:b8b06e", "vit_large_patch16_224"),
+    "mae-vith14": _mae("huge", "md5:9bdbb0", "vit_huge_patch14_224"),
 }
+
+
+def define_flags() -> None:
+    """`mis-jax download` has none."""
+
+
+def main(argv: Sequence[str]) -> None:
+    """Downloads the checkpoints argv[1:], or lists all that are known."""
+    names = argv[1:]
+    for name in names:
+        _check_name(name)
+    if not names:
+        print(f"in {_folder(None)} ($MIS_JAX_CACHE); mis-jax download NAME ... adds to it:")
+        print("\n".join(map(_line, KNOWN)))
+    for name in names:
+        print(f"{name}: {download(name)} (licence {KNOWN[name].licence})")
+
+
+def _line(name: str) -> str:
+    state = "there" if find(name) else ""
+    return f"  {name:<14} {KNOWN[name].licence:<13} {state}".rstrip()
+
+
+def _check_name(name: str) -> None:
+    if name not in KNOWN:
+        raise InputError(f'there are no known weights "{name}"; there are {", ".join(KNOWN)}.')
 
 
 def find(name: str, cache: str | Path | None = None) -> Path | None:
     """The file of checkpoint `name` (a key of `KNOWN`) in the cache folder, if it is there."""
-    paths = [_cached(name, url, cache) for url, _ in KNOWN[name].files]
+    paths = [_cached(name, file, cache) for file in KNOWN[name].files]
     return next((path for path in paths if path.is_file()), None)
 
 
 def download(name: str, cache: str | Path | None = None) -> Path:
     """Puts checkpoint `name` (a key of `KNOWN`) into the cache folder, unless it is there.
 
-    Tries each URL in turn; goes on where an interrupted download stopped; installs a file only
-    whole, with the published digest where there is one, and readable.
+    Tries each file in turn; goes on where an interrupted download stopped; installs a file only
+    whole, with the published size and digest where there are some, and with the tensors of the
+    model it is for.
 
     Args:
         cache: folder; by default $MIS_JAX_CACHE, else ~/.cache/mis_jax.
@@ -73,27 +137,25 @@ def download(name: str, cache: str | Path | None = None) -> Path:
     Raises:
         InputError: no URL gave the file; says what to fetch by hand, and where to put it.
     """
-    if name not in KNOWN:
-        raise InputError(f'there are no known weights "{name}"; there are {", ".join(KNOWN)}.')
+    _check_name(name)
     source, failures = KNOWN[name], []
     with _locked(_folder(cache) / f"{name}.lock"):
         if found := find(name, cache):
             return found
-        for url, digest in source.files:
-            path = _cached(name, url, cache)
+        for file in source.files:
+            path = _cached(name, file, cache)
             part = path.with_name(path.name + ".part")
-            print(f"downloading {name} (licence {source.licence}): {url}", file=sys.stderr)
+            print(f"downloading {name} (licence {source.licence}): {file.url}", file=sys.stderr)
             try:
-                _fetch(url, part, name)
-                _verify(part, digest)
+                _fetch(file.url, part, name)
+                print(f"{name}: verified by {_verify(part, name, file)}", file=sys.stderr)
                 part.replace(path)
                 return path
             except (OSError, http.client.HTTPException, InputError) as error:
-                failures.append(f"{url}: {error}".rstrip("."))
-    url = source.files[0][0]
+                failures.append(f"{file.url}: {error}".rstrip("."))
     raise InputError(
-        f"{name} could not be downloaded ({'; '.join(failures)}); "
-        f"fetch {url} by hand and put it at {_cached(name, url, cache)}."
+        f"{name} could not be downloaded ({'; '.join(failures)}); fetch {source.files[0].url} by "
+        f"hand and put it at {_cached(name, source.files[0], cache)}."
     )
 
 
@@ -101,8 +163,9 @@ def _folder(cache: str | Path | None) -> Path:
     return Path(cache or os.environ.get("MIS_JAX_CACHE") or "~/.cache/mis_jax").expanduser()
 
 
-def _cached(name: str, url: str, cache: str | Path | None) -> Path:
-    return _folder(cache) / (name + Path(url).suffix)
+def _cached(name: str, file: File, cache: str | Path | None) -> Path:
+    suffix = ".safetensors" if file.url.endswith(".safetensors") else ".pth"
+    return _folder(cache) / (name + suffix)
 
 
 @contextlib.contextmanager
@@ -139,16 +202,23 @@ def _fetch(url: str, part: Path, name: str) -> None:
         raise OSError(f"ended after {size} of {total} bytes")
 
 
-def _verify(part: Path, digest: str) -> None:
-    """Removes `part` and raises if it is not the published file, or not readable."""
-    kind, _, expected = digest.partition(":")
+def _verify(part: Path, name: str, file: File) -> str:
+    """What `part` was verified by; removes it and raises if it is not the published file."""
+    kind, _, expected = file.digest.partition(":")
+    by = []
     try:
-        if digest:
-            with open(part, "rb") as file:
-                actual = hashlib.file_digest(file, kind).hexdigest()
+        if file.size:
+            if (size := part.stat().st_size) != file.size:
+                raise InputError(f"it has {size} bytes, not {file.size}")
+            by.append("its size")
+        if file.digest:
+            with open(part, "rb") as opened:
+                actual = hashlib.file_digest(opened, kind).hexdigest()
             if not actual.startswith(expected):
                 raise InputError(f"its {kind} is {actual}, not {expected}")
-        load_state_dict(part)
+            by.append(f"its {kind} ({expected})")
+        vit.port_published(name, load_state_dict(part))
     except InputError:
         part.unlink()
         raise
+    return ", ".join([*by, "the names and shapes of its tensors"])

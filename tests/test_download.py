@@ -1,17 +1,22 @@
 """Downloads from a loopback server that behaves as servers do."""
 
+import dataclasses
 import hashlib
 import http.server
 import threading
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mis_jax import download
+from mis_jax import cli, download, vit, weights
 from mis_jax.errors import InputError
 
-FILE = save({"w": np.random.default_rng(0).normal(size=300_000).astype("f")})
+NAME = "dino-vits8"
+TINY = vit.Variant(dim=128, depth=1, heads=2, patch=8, grid=4)
+TENSORS = weights.unport(jax.tree.map(lambda x: np.ones(x.shape, "f"), vit.abstract(TINY)[1]))
+FILE = save(TENSORS)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -54,12 +59,15 @@ def server(monkeypatch):
 def known(server, monkeypatch, tmp_path):
     """Makes `dino-vits8` come from the given ways; returns the cache folder's file."""
     monkeypatch.setenv("MIS_JAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(vit.VARIANTS, NAME, TINY)
 
-    def make(*ways, digest=""):
+    def make(*ways, digest="", size=0):
         url = f"http://127.0.0.1:{server.server_port}"
-        files = tuple((f"{url}/{way}/file.{i}.pth", digest) for i, way in enumerate(ways))
-        monkeypatch.setitem(download.KNOWN, "dino-vits8", download.Source("Apache-2.0", files))
-        return tmp_path / "cache" / "dino-vits8.pth"
+        files = tuple(
+            download.File(f"{url}/{way}/file.{i}.pth", digest, size) for i, way in enumerate(ways)
+        )
+        monkeypatch.setitem(download.KNOWN, NAME, download.Source("Apache-2.0", files))
+        return tmp_path / "cache" / f"{NAME}.pth"
 
     return make
 
@@ -71,12 +79,15 @@ def digest(data=FILE, kind="sha256"):
 @pytest.mark.parametrize("published", ["", digest(), digest(kind="md5")[:10]])
 def test_download(server, known, capfd, published):
     path = known("good", digest=published)
-    assert download.find("dino-vits8") is None
-    assert download.download("dino-vits8") == path == download.find("dino-vits8")
+    assert download.find(NAME) is None
+    assert download.download(NAME) == path == download.find(NAME)
     assert path.read_bytes() == FILE
-    assert not path.with_name("dino-vits8.pth.part").exists()
-    assert "Apache-2.0" in capfd.readouterr().err
-    assert download.download("dino-vits8") == path
+    assert not path.with_name(f"{NAME}.pth.part").exists()
+    said = capfd.readouterr().err
+    assert "Apache-2.0" in said
+    by = f"its {published.replace(':', ' (')}), " if published else ""
+    assert f"{NAME}: verified by {by}the names and shapes of its tensors" in said
+    assert download.download(NAME) == path
     assert server.requests == [("good", None)]  # the second call needed no network
 
 
@@ -86,34 +97,38 @@ def test_resume(server, known, way, have):
     """`whole` is a server that ignores Range."""
     path = known(way, digest=digest())
     path.parent.mkdir()
-    path.with_name("dino-vits8.pth.part").write_bytes(FILE[:have])
-    assert download.download("dino-vits8").read_bytes() == FILE
+    path.with_name(f"{NAME}.pth.part").write_bytes(FILE[:have])
+    assert download.download(NAME).read_bytes() == FILE
     assert server.requests == [(way, f"bytes={have}-")]
 
 
 def test_truncated_body_is_kept_as_part_and_resumed(known):
     path = known("truncated")
     with pytest.raises(InputError, match=f"ended after {len(FILE) // 2} of {len(FILE)} bytes"):
-        download.download("dino-vits8")
+        download.download(NAME)
     assert not path.exists()
     known("good")
-    assert download.download("dino-vits8").read_bytes() == FILE
+    assert download.download(NAME).read_bytes() == FILE
 
 
 @pytest.mark.parametrize(
     ("way", "published", "message"),
-    [("good", digest(b"other"), "its sha256 is"), ("page", "", "damaged")],
+    [
+        ("good", {"digest": digest(b"other")}, "its sha256 is"),
+        ("good", {"size": len(FILE) + 1}, f"it has {len(FILE)} bytes, not {len(FILE) + 1}"),
+        ("page", {}, "damaged"),
+    ],
 )
 def test_wrong_file_is_refused(known, way, published, message):
-    path = known(way, digest=published)
+    path = known(way, **published)
     with pytest.raises(InputError, match=message):
-        download.download("dino-vits8")
-    assert [p.name for p in path.parent.iterdir()] == ["dino-vits8.lock"]
+        download.download(NAME)
+    assert [p.name for p in path.parent.iterdir()] == [f"{NAME}.lock"]
 
 
 def test_mirror(server, known):
     path = known("missing", "page", "good")
-    assert download.download("dino-vits8") == path
+    assert download.download(NAME) == path
     assert [way for way, _ in server.requests] == ["missing", "page", "good"]
 
 
@@ -122,8 +137,8 @@ def test_offline_says_what_to_fetch_and_where_to_put_it(server, known):
     server.shutdown()
     server.server_close()
     with pytest.raises(InputError) as error:
-        download.download("dino-vits8")
-    url = download.KNOWN["dino-vits8"].files[0][0]
+        download.download(NAME)
+    url = download.KNOWN[NAME].files[0].url
     assert f"fetch {url} by hand and put it at {path}." in str(error.value)
 
 
@@ -132,10 +147,36 @@ def test_unknown_name():
         download.download("dino-vits9")
 
 
+def test_weights_of_another_model_are_refused(known, monkeypatch):
+    path = known("good")
+    other = dataclasses.replace(TINY, depth=2, patch=16)
+    monkeypatch.setitem(vit.VARIANTS, NAME, other)
+    with pytest.raises(InputError, match=r"missing: blocks\.1.*another shape: patch_embed"):
+        download.download(NAME)
+    assert not path.exists()
+
+
 def test_known_files():
-    """Names of the cache are told apart, and what may not be used commercially says so."""
+    """What may not be used commercially says so, and every name is of a model we have."""
+    assert set(download.KNOWN) == set(vit.VARIANTS)
     for name, source in download.KNOWN.items():
-        assert source.licence == ("CC-BY-NC-4.0" if name.startswith("mae") else "Apache-2.0")
-        assert all(url.startswith("https://") for url, _ in source.files)
-    urls = [url for source in download.KNOWN.values() for url, _ in source.files]
-    assert len(set(urls)) == len(urls) == 14
+        free = name.startswith("dino")
+        assert source.licence == ("Apache-2.0" if free else "CC-BY-NC-4.0")
+        assert all(file.url.startswith("https://") for file in source.files)
+    urls = [file.url for source in download.KNOWN.values() for file in source.files]
+    assert len(set(urls)) == len(urls) == 24
+
+
+def test_command(known, capsys):
+    path = known("good")
+    assert cli.command(["download"]) == 0
+    listed = capsys.readouterr().out
+    assert str(path.parent) in listed
+    assert all(name in listed for name in download.KNOWN)
+    assert "there" not in listed.split(NAME, 1)[1].splitlines()[0]
+    assert cli.command(["download", NAME]) == 0
+    assert f"{NAME}: {path} (licence Apache-2.0)" in capsys.readouterr().out
+    assert cli.command(["download"]) == 0
+    assert "there" in capsys.readouterr().out.split(NAME, 1)[1].splitlines()[0]
+    assert cli.command(["download", "dino-vits9"]) == 2
+    assert "dino-vits16" in capsys.readouterr().err

@@ -27,22 +27,36 @@ def jitter(key: jax.Array, image: jax.Array) -> jax.Array:
     ordering, factors, turns = jax.random.split(key, 3)
     batch = len(image)
     order = jnp.argsort(jax.random.uniform(ordering, (batch, 4)), -1)
-    shape = (batch, 1, 1, 1)
-    brightness, contrast, saturation = jax.random.uniform(
-        factors, (3, *shape), minval=1 - STRENGTH, maxval=1 + STRENGTH
-    )
-    turn = jax.random.uniform(turns, shape, minval=-HUE, maxval=HUE)
+    factors = jax.random.uniform(factors, (3, batch), minval=1 - STRENGTH, maxval=1 + STRENGTH)
+    turn = jax.random.uniform(turns, (batch,), minval=-HUE, maxval=HUE)
+    return adjust(image, order, factors, turn)
+
+
+def adjust(image: jax.Array, order: jax.Array, factors: jax.Array, turn: jax.Array) -> jax.Array:
+    """Brightness (0), contrast (1), saturation (2) and hue (3), each image in its `order`.
+
+    Args:
+        image: float32 [B, H, W, 3] in [0, 1].
+        order: int [B, 4], permutations of 0..3.
+        factors: float32 [3, B] of the first three.
+        turn: float32 [B] of the hue, 1 is a full turn.
+
+    Returns:
+        The images after the four operations of torchvision's `ColorJitter`.
+    """
+    each = lambda x: x[..., None, None, None]  # noqa: E731
+    brightness, contrast, saturation = each(factors)
     for slot in range(4):
         grey = _grey(image)
         mean = jnp.mean(grey, (1, 2, 3), keepdims=True)
-        operation = order[:, slot].reshape(shape)
+        operation = each(order[:, slot])
         image = jnp.select(
             [operation == i for i in range(4)],
             [
                 _blend(image, 0.0, brightness),
                 _blend(image, mean, contrast),
                 _blend(image, grey, saturation),
-                rotate_hue(image, turn),
+                rotate_hue(image, each(turn)),
             ],
         )
     return image

@@ -103,6 +103,25 @@ def chamfer_distance(region: jax.Array) -> jax.Array:
     return rows.transpose(1, 0, 2).astype(jnp.float32) / UNIT
 
 
+def click_candidates(
+    prob: jax.Array, mask: jax.Array, threshold: float, distance: str
+) -> tuple[jax.Array, jax.Array]:
+    """Pixels where the next click may be, bool [B, H, W], and whether it is positive, bool [B].
+
+    They are the pixels of the deeper error (false negatives, or false positives, which win a tie)
+    whose distance to its edge exceeds half the greatest. The arguments are those of `next_click`.
+    """
+    target = mask > 0.5
+    missed = target & (prob < threshold)
+    wrong = ~target & (prob > threshold)
+    depths, half = _depths(missed, wrong, distance)
+    missed_depth, wrong_depth = jnp.max(depths, (2, 3))
+    positive = missed_depth > wrong_depth
+    deepest = jnp.maximum(missed_depth, wrong_depth)[:, None, None]
+    candidates = half * jnp.where(positive[:, None, None], *depths) > deepest
+    return candidates, positive
+
+
 def next_click(
     key: jax.Array,
     prob: jax.Array,
@@ -112,8 +131,7 @@ def next_click(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws one corrective click per image.
 
-    The click is uniform among the pixels of the deeper error (false negatives, or false positives,
-    which win a tie) whose distance to its edge exceeds half the greatest.
+    It is uniform among the `click_candidates`.
 
     Args:
         key: random key.
@@ -127,14 +145,7 @@ def next_click(
         positive: bool [B].
         found: bool [B], False where the prediction has no error.
     """
-    target = mask > 0.5
-    missed = target & (prob < threshold)
-    wrong = ~target & (prob > threshold)
-    depths, half = _depths(missed, wrong, distance)
-    missed_depth, wrong_depth = jnp.max(depths, (2, 3))
-    positive = missed_depth > wrong_depth
-    deepest = jnp.maximum(missed_depth, wrong_depth)[:, None, None]
-    candidates = half * jnp.where(positive[:, None, None], *depths) > deepest
+    candidates, positive = click_candidates(prob, mask, threshold, distance)
     rank = jnp.cumsum(candidates.reshape(len(prob), -1).astype(jnp.int32), -1)
     count = rank[:, -1]
     uniform = jax.random.uniform(key, count.shape)

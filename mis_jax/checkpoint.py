@@ -13,14 +13,14 @@ import time
 from collections.abc import Iterator, Mapping
 
 import jax
-import safetensors
-import safetensors.numpy
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
-from mis_jax import records, simpleclick, state_dicts, weights
+from mis_jax import official, records, simpleclick, state_dicts, weights
 from mis_jax.errors import InputError
+
+FILES = (".safetensors", ".pth", ".pt")
 
 
 def checkpointer(run: pathlib.Path, every: int, keep: int) -> ocp.training.Checkpointer:
@@ -134,16 +134,17 @@ def latest_step(run: pathlib.Path) -> int:
 
 
 def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
-    """Config and parameters for inference, on one device: of a run, or of a file by `export`.
+    """Config and parameters for inference, on one device: of a run or of a weights file.
 
     Of a run it is the newest checkpoint; where a running mean of the parameters was kept
-    (`config.optim.ema`), it is what comes back.
+    (`config.optim.ema`), it is what comes back. A file is one by `mis-jax export`, or a checkpoint
+    of the public code of SimpleClick or MIS, or the state dict of one (.pth, .safetensors).
 
     Raises:
-        InputError: not a run, no checkpoint, or parameters of other shapes than the config's model.
+        InputError: not a run, no checkpoint, or parameters of other shapes than the model's.
     """
     source = pathlib.Path(source)
-    if source.suffix == ".safetensors":
+    if source.is_file() or (source.suffix in FILES and not source.is_dir()):
         return _load_file(source)
     config = read_config(source)
     item = "ema" if config.optim.ema else "params"
@@ -154,28 +155,17 @@ def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
     return config, restore(source, latest_step(source), {item: abstract})[item]
 
 
-def export(run: str | pathlib.Path, file: str | pathlib.Path) -> None:
-    """Writes what `load(run)` gives into one .safetensors file, with PyTorch's names and layouts.
-
-    Such a file is all that `mis_jax.Predictor.load` and `mis-jax evaluate` need.
-    """
-    config, params = load(run)
-    file, partial = pathlib.Path(file), pathlib.Path(f"{file}.partial")
-    if file.suffix != ".safetensors":
-        raise InputError(f"{file}: the name of an exported file ends in .safetensors.")
-    metadata = {"mis_jax": json.dumps(config.to_dict())}
-    partial.write_bytes(safetensors.numpy.save(weights.unport(params), metadata))
-    partial.replace(file)
-
-
 def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
-    tensors = state_dicts.load_state_dict(file)
-    with safetensors.safe_open(file, "numpy") as opened:
-        metadata = opened.metadata() or {}
-    if "mis_jax" not in metadata:
-        raise InputError(f"{file} was not exported from a mis_jax run; give such a file, or a run.")
-    config = _parse_config(metadata["mis_jax"], str(file))
-    return config, jax.device_put(weights.port(tensors, _shapes(config)), jax.devices()[0])
+    tensors, others = state_dicts.load(file)
+    try:
+        if "mis_jax" in others:
+            config = _parse_config(others["mis_jax"], "its config")
+        else:
+            config = official.config_of(tensors, others.get("config"))
+        params = weights.port(tensors, _shapes(config), weights.UNUSED_SIMPLECLICK)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
+    return config, jax.device_put(params, jax.devices()[0])
 
 
 def _shapes(config: ConfigDict) -> dict:

@@ -20,10 +20,12 @@ from mis_jax.errors import InputError
 
 COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
+    "download": "[NAME ...]: published weights into the cache folder; lists them if none",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
     "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "export": "RUN FILE.safetensors|FILE.pth: trained weights in one file; .pth: PyTorch's",
     "annotate": "IMAGES [--run RUN]: outline photos with clicks in the browser",
 }
 # A file inspect.py would hide Python's own module from scripts that are run in its folder.

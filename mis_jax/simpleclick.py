@@ -91,7 +91,7 @@ class SimpleClick(nnx.Module):
             image: float32 [B, H, W, 3], RGB in [0, 1]; sides as at construction.
             prev: float32 [B, H, W], probabilities of the previous prediction, zeros at first.
             points: float32 [B, 2n, 3], rows (row, column, order) in pixels: n positive clicks,
-                then n negative ones, unused rows -1.
+                then n negative ones, unused rows -1; or [B, 2n, 5], see `click_maps`.
             rngs: key for the head's dropout; None: no dropout.
 
         Returns:
@@ -134,13 +134,14 @@ def network(params: dict, variant: str, patch: int, size: int, crop: int, **opti
     """Compiled (image, prev, points) -> logits of trained parameters, for inputs of `size` pixels.
 
     Position embeddings learnt at `crop` pixels are resized as the reference does at inference.
+    Points are float32 or, to be exact where a pixel is on the rim of a click's disk, float64.
     """
     check_size(variant, patch, size)
     graphdef, _ = nnx.split(
         nnx.eval_shape(lambda: build(variant, patch, crop, rngs=nnx.Rngs(0), **options))
     )
     run = jax.jit(lambda p, image, prev, points: nnx.merge(graphdef, p)(image, prev, points))
-    return lambda image, prev, points: run(params, image, prev, points)
+    return lambda image, prev, points: run(params, image, prev, with_remainders(points))
 
 
 def with_backbone(params: dict, tensors: dict[str, np.ndarray]) -> dict:
@@ -315,11 +316,13 @@ def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Disks of radius 5 around the clicks: [B, 2n, 3] -> float32 [B, H, W, 2], positive first.
 
     A row is no click when both its coordinates are negative; clicks may be fractional or lie
-    outside the image (isegm `DistMaps`, `use_disks`).
+    outside the image (isegm `DistMaps`, `use_disks`). Points [B, 2n, 5] are `with_remainders`.
     """
     b, rows = points.shape[:2]
     row = jnp.arange(size[0], dtype=jnp.float32) - points[:, :, :1]  # [B, 2n, H]
     col = jnp.arange(size[1], dtype=jnp.float32) - points[:, :, 1:2]
+    if points.shape[2] == 5:
+        row, col = row - points[:, :, 3:4], col - points[:, :, 4:]
     valid = jnp.max(points[:, :, :2], -1) >= 0
     row2 = jnp.where(valid[:, :, None], row**2, jnp.inf).reshape(b, 2, rows // 2, size[0])
     col2 = (col**2).reshape(b, 2, rows // 2, size[1])
@@ -330,6 +333,16 @@ def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
     best = jnp.full((b, 2, *size), jnp.inf, jnp.float32)
     best = jax.lax.fori_loop(0, rows // 2, nearest, best)
     return jnp.moveaxis(best <= CLICK_RADIUS**2, 1, -1).astype(jnp.float32)
+
+
+def with_remainders(points: np.ndarray) -> np.ndarray:
+    """Points [B, 2n, 3] -> float32 [B, 2n, 5]: what float32 takes off the coordinates, appended.
+
+    The public predictor subtracts clicks of float64 from the pixels' places, and only then rounds.
+    """
+    points = np.asarray(points)
+    rounded = points.astype(np.float32)
+    return np.concatenate([rounded, (points - rounded)[:, :, :2].astype(np.float32)], -1)
 
 
 def resize_align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:

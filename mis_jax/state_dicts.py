@@ -1,4 +1,4 @@
-"""State dicts in .safetensors and PyTorch files, read without torch."""
+"""State dicts in .safetensors and PyTorch files, read and written without torch."""
 
 import io
 import math
@@ -13,10 +13,13 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from mis_jax.errors import InputError
 from mis_jax.weights import some
+
+WRAPPERS = ("state_dict", "model")  # keys under which a state dict lies beside other things
 
 
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -32,11 +35,21 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: there is no such file, it is damaged, or it holds no state dict.
     """
+    return load(path)[0]
+
+
+def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """`load_state_dict`, and beside the tensors what else the file says.
+
+    That is the metadata of a .safetensors file, or what lies beside the state dict in a PyTorch
+    file: numbers, strings and containers as they are, anything else as inert placeholders.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; give a .safetensors or .pth file.")
     try:
-        return _state_dict(_read(path), path)
+        content, others = _read(path)
+        return _state_dict(content, path), others
     except (InputError, OSError):
         raise
     except Exception as error:  # whatever bytes that are no checkpoint make the parsers raise
@@ -46,19 +59,22 @@ def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> tuple[Any, dict[str, Any]]:
     with open(path, "rb") as file:
         if file.read(9)[8:] == b"{":  # eight bytes of length, then a JSON header
-            return safetensors.numpy.load_file(path)
+            with safetensors.safe_open(path, "numpy") as opened:
+                return safetensors.numpy.load_file(path), opened.metadata() or {}
         file.seek(0)
-        return _read_zip(file) if zipfile.is_zipfile(path) else _read_legacy(file)
+        content = _read_zip(file) if zipfile.is_zipfile(path) else _read_legacy(file)
+    wrapped = isinstance(content, Mapping) and any(key in content for key in WRAPPERS)
+    return content, {k: x for k, x in content.items() if k not in WRAPPERS} if wrapped else {}
 
 
 def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
     if isinstance(content, Mapping):
         if content and all(isinstance(x, np.ndarray) for x in content.values()):
             return {str(key): x for key, x in content.items()}
-        for wrapper in ("state_dict", "model"):
+        for wrapper in WRAPPERS:
             if isinstance(content.get(wrapper), Mapping):
                 return _state_dict(content[wrapper], path)
     keys = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
@@ -181,3 +197,43 @@ def _read_legacy(file: io.BufferedReader) -> Any:
         data = file.read(storages[key].nbytes)
         storages[key][:] = np.frombuffer(data, storages[key].dtype, numel)
     return content
+
+
+def save(path: str | Path, tensors: Mapping[str, np.ndarray], **others: Any) -> None:
+    """Writes the PyTorch file of {"state_dict": tensors, **others}, without torch.
+
+    Args:
+        path: the file, in the format of torch >= 1.6; `torch.load(path, weights_only=True)` too
+            opens it.
+        tensors: arrays of the dtypes of `_DTYPES`, by key.
+        others: plain data: numbers, strings, None, lists, tuples and dicts.
+    """
+    items = [_pickled(key) + _tensor(x, str(i)) for i, (key, x) in enumerate(tensors.items())]
+    parts = [_pickled("state_dict"), _ORDERED_DICT, b"(", *items, b"u"]
+    parts += [_pickled(key) + _pickled(x) for key, x in others.items()]
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02}(" + b"".join(parts) + b"u.")
+        archive.writestr("archive/byteorder", "little")
+        for i, x in enumerate(tensors.values()):
+            with archive.open(f"archive/data/{i}", "w", force_zip64=True) as file:
+                file.write(np.ascontiguousarray(x).data.cast("B"))
+        archive.writestr("archive/version", "3\n")
+
+
+_ORDERED_DICT = b"ccollections\nOrderedDict\n)R"
+_KINDS = {np.dtype(dtype): kind for kind, dtype in _DTYPES.items()}
+
+
+def _pickled(x: Any) -> bytes:
+    """The opcodes, of protocol 2, that leave plain data on the stack of an unpickler."""
+    return pickle.dumps(x, 2).removeprefix(b"\x80\x02").removesuffix(b".")
+
+
+def _tensor(x: np.ndarray, key: str) -> bytes:
+    """The opcodes of a tensor that has the storage `key` to itself."""
+    storage = [_pickled("storage"), f"ctorch\n{_KINDS[x.dtype]}\n".encode()]
+    storage += map(_pickled, (key, "cpu", x.size))
+    stride = tuple(math.prod(x.shape[i + 1 :]) for i in range(x.ndim))
+    view = b"".join(map(_pickled, (0, x.shape, stride, False)))
+    call = b"ctorch._utils\n_rebuild_tensor_v2\n"
+    return call + b"((" + b"".join(storage) + b"tQ" + view + _ORDERED_DICT + b"tR"

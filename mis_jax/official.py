@@ -45,21 +45,21 @@ def config_of(tensors: Mapping[str, np.ndarray], settings: Any = None) -> Config
 
 def _identify(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int]:
     """Variant, patch and training size, pixels."""
-    keys = (
-        "backbone.pos_embed",
-        "backbone.patch_embed.proj.weight",
-        "patch_embed_coords.proj.weight",
-    )
+    keys = ("backbone.pos_embed", "backbone.patch_embed.proj.weight", "head.conv_seg.weight")
     missing = [key for key in keys if key not in tensors]
     if missing:
         raise InputError(
             f"it holds no SimpleClick (missing: {', '.join(missing)}); give a checkpoint of "
             "SimpleClick, of MIS or of mis_jax."
         )
-    (rows, dim), patch = tensors[keys[0]].shape[-2:], tensors[keys[1]].shape[-1]
-    side = math.isqrt(rows - 1)
-    if side * side != rows - 1:
-        raise InputError(f"its {keys[0]} has {rows} rows, which is not 1 and a square grid.")
+    table, kernel = (tensors[key].shape for key in keys[:2])
+    side = math.isqrt(max(table[-2] - 1, 0)) if len(table) == 3 else 0
+    if not side or table[-2] != side * side + 1 or len(kernel) != 4:
+        raise InputError(
+            f"it holds no SimpleClick of a square image: {keys[0]} is {list(table)}, {keys[1]} "
+            f"{list(kernel)}."
+        )
+    dim, patch = table[-1], kernel[-1]
     blocks = len({key.split(".")[2] for key in tensors if key.startswith("backbone.blocks.")})
     known = [name for name, v in VARIANTS.items() if v.dim == dim]
     if not known:
@@ -156,7 +156,7 @@ def content(
 def _inexpressible(v: Variant, binary_prev_mask: bool) -> str:
     period = 6 if v.depth == 12 else v.depth / 4
     if v.period != period:
-        return f"{v.depth} blocks, every {v.period}th of them global"
+        return f"{v.depth} blocks in groups of {v.period}"
     if v.window != WINDOW:
         return f"attention windows of {v.window} pixels, not {WINDOW}"
     return "a binary previous mask" if binary_prev_mask else ""

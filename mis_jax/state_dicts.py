@@ -216,7 +216,7 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], **others: Any) -> 
         archive.writestr("archive/byteorder", "little")
         for i, x in enumerate(tensors.values()):
             with archive.open(f"archive/data/{i}", "w", force_zip64=True) as file:
-                file.write(np.ascontiguousarray(x).data.cast("B"))
+                file.write(x.tobytes())
         archive.writestr("archive/version", "3\n")
 
 

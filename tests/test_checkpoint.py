@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 import tiny_run
 
-from mis_jax import Predictor, checkpoint, config, simpleclick
+from mis_jax import checkpoint, config, simpleclick
 from mis_jax.errors import InputError
 
 PLACE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -156,29 +156,20 @@ def test_a_damaged_checkpoint_is_named(run, tmp_path):
     checkpoint.load(copy)
 
 
-def test_an_exported_file_is_the_run(run, tmp_path):
-    file = tmp_path / "model.safetensors"
-    checkpoint.export(run[0], file)
-    assert os.listdir(tmp_path) == ["model.safetensors"]
-    c, params = checkpoint.load(file)
-    assert c.to_dict() == checkpoint.read_config(run[0]).to_dict()
-    assert_equal(params, run[2])
-    assert "backbone.blocks.0.attn.qkv.weight" in safetensors.numpy.load_file(file)  # PyTorch's
-    assert Predictor.load(file).size == 48
-
-
-def test_files_that_are_no_export(run, tmp_path):
-    with pytest.raises(InputError, match=r"ends in \.safetensors"):
-        checkpoint.export(run[0], tmp_path / "model.bin")
-    with pytest.raises(InputError, match="none"):
-        checkpoint.load(tmp_path / "none.safetensors")
+def test_files_that_hold_no_model(tmp_path):
+    for name in ("none.safetensors", "none.pth"):
+        with pytest.raises(InputError, match=f"no weights file .*{name}"):
+            checkpoint.load(tmp_path / name)
     file = tmp_path / "other.safetensors"
     safetensors.numpy.save_file({"x": np.ones(3, np.float32)}, file)
-    with pytest.raises(InputError, match="was not exported"):
+    with pytest.raises(InputError, match=r"other\.safetensors: it holds no SimpleClick"):
         checkpoint.load(file)
     metadata = {"mis_jax": json.dumps(tiny_run.get_config().to_dict())}
     safetensors.numpy.save_file({"x": np.ones(3, np.float32)}, file, metadata)
-    with pytest.raises(InputError, match="do not fit the model"):
+    with pytest.raises(InputError, match=r"other\.safetensors: .*do not fit the model"):
+        checkpoint.load(file)
+    safetensors.numpy.save_file({"x": np.ones(3, np.float32)}, file, {"mis_jax": "{}"})
+    with pytest.raises(InputError, match="its config is damaged or of another version"):
         checkpoint.load(file)
 
 

@@ -230,3 +230,21 @@ def test_safetensors(tmp_path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputError, match="damaged"):
         state_dicts.load_state_dict(path)
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    """Every kind of tensor, and plain data beside them."""
+    x = np.arange(24, dtype=np.float32).reshape(4, 6)
+    tensors = {"plain": x, "transposed": x.T, "part": x[1:3, ::2], "scalar": np.array(3, "f")}
+    tensors |= {"empty": x[:0], "number": np.array(2**40), "brain": x.astype(ml_dtypes.bfloat16)}
+    others = {"config": {"class": "a.B", "size": (448, 448), "list": [1, 2.5, None, True, [-1]],
+                         "many": {str(i): i * 1000 for i in range(2000)}},
+              "text": "\u00e4" * 300}  # fmt: skip
+    state_dicts.save(tmp_path / "x.pth", tensors, **others)
+    loaded, found = state_dicts.load(tmp_path / "x.pth")
+    assert found == others
+    assert list(loaded) == list(tensors)
+    for key, y in tensors.items():
+        np.testing.assert_array_equal(loaded[key], y, err_msg=key, strict=True)
+    save_file({"plain": x}, tmp_path / "x.safetensors", {"a": "b"})
+    assert state_dicts.load(tmp_path / "x.safetensors")[1] == {"a": "b"}

@@ -56,7 +56,7 @@ class Predictor:
 
     Args:
         network: (image float32 [B, S, S, 3] in 0..1, previous probabilities float32 [B, S, S],
-            points float32 [B, 2n, 3]) -> logits [B, S, S]. Points are n positive, then n negative
+            points float64 [B, 2n, 3]) -> logits [B, S, S]. Points are n positive, then n negative
             rows (row, col, order of the click from 0), padded with -1.
         size: side S of the square the network sees, pixels.
         flip: average the logits with those of the mirrored image.
@@ -188,7 +188,7 @@ class Predictor:
             self._crop = (roi, self._batch(pixels, pixels[:, ::-1]))
         previous = resize_align_corners(crop(self._probs, roi), self.size, self.size)
         points = zoomed_points(clicks, roi, self.size)
-        points = self._batch(points, mirror_points(points, self.size)).astype(np.float32)
+        points = self._batch(points, mirror_points(points, self.size))
         previous = self._batch(previous, previous[:, ::-1])
         logits = np.asarray(self.network(self._crop[1], previous, points), np.float32)
         if self.flip:

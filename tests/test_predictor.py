@@ -123,7 +123,8 @@ def test_network_sees_the_crop_the_previous_mask_and_their_mirror_images():
     predictor.click(x=200, y=150)
     image, previous, points = network.calls[0]
     assert image.shape == (2, SIZE, SIZE, 3)
-    assert image.dtype == previous.dtype == points.dtype == np.float32
+    assert image.dtype == previous.dtype == np.float32
+    assert points.dtype == np.float64
     assert previous.shape == (2, SIZE, SIZE)
     assert not previous.any()
     np.testing.assert_array_equal(image[0, 0, 0], image_of(300, 400)[0, 0] / np.float32(255))

@@ -81,11 +81,11 @@ CLASSES = 8  # distances from the object's edge that `click_counts` tells apart
 
 
 def click_mask(kind: str) -> np.ndarray:
-    """An object, uint8 [64, 64] of 0 and 1."""
+    """An object, uint8 [64, 64] of 0 and 1; three steps inside "few" are too few pixels."""
     y, x = np.mgrid[:64, :64]
     radius = np.hypot(y - 30.0, x - 36.0)
     masks = {
-        "disc": radius < 19, "few": (y // 3 == 9) & (x // 4 == 7), "corner": (y < 22) & (x < 17),
+        "disc": radius < 19, "few": (y // 9 == 3) & (x // 8 == 4), "corner": (y < 22) & (x < 17),
         "ring": np.abs(radius - 20) < 2.5, "wide": (y > 3) & (x < 58), "none": radius < 0,
     }  # fmt: skip
     return masks[kind].astype(np.uint8)
@@ -204,6 +204,7 @@ def place_counts(places: list, tables: list, reach: float) -> dict[str, np.ndarr
     turns, rest = np.rint(angle / 90), angle - 90 * np.rint(angle / 90)
     moved = np.array([p.moved for p in places])
     tables = np.array(tables).astype(int)
+    slope = (tables[..., 130] - tables[..., 90]) / 40
     count = lambda x, bins, low, high: np.histogram(np.clip(x, low, high), bins, (low, high))[0]  # noqa: E731
     return {
         "scale": count([p.scale for p in places], 20, 0.7, 1.3),
@@ -212,8 +213,8 @@ def place_counts(places: list, tables: list, reach: float) -> dict[str, np.ndarr
         "angle": count(rest[moved], 24, -3.6, 3.6),
         "column": count(centre[:, 0], 24, -reach, reach),
         "row": count(centre[:, 1], 24, -reach, reach),
-        "grey": count(tables[:, :, 128].mean(1), 30, 0, 256),
-        "contrast": count(tables[:, 0, 150] - tables[:, 0, 90], 30, 30, 90),
+        "brightness": count((tables[..., 110] - 110 * slope).mean(1), 45, -90, 90),
+        "contrast": count(slope[:, 0], 30, 0.7, 1.5),
         "tint": count(tables[:, 0, 110] - tables[:, 2, 110], 20, -20, 20),
     }  # fmt: skip
 

@@ -262,7 +262,8 @@ def resize_align_corners(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize of float32 [h, w] or [h, w, C] that keeps the corner pixels' centres.
 
     The arithmetic of PyTorch's CPU kernel (mode='bilinear', align_corners=True), bit for bit on
-    processors with AVX2: float32 positions, columns before rows, fused multiply-add.
+    processors with AVX2: float32 positions, columns before rows, fused multiply-add. Only where
+    height + width is at most 128, PyTorch takes another kernel, whose last bits are different.
     """
     if x.shape[:2] == (height, width):
         return x

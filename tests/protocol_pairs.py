@@ -59,7 +59,7 @@ def pair(index: int) -> Pair:
     (low, high), (left, right) = SIDES[index // len(KINDS)]
     shape = LARGE.get(index, (rng.randint(low, high), rng.randint(left, right)))
     kind = KINDS[index % len(KINDS)]
-    found = _object(kind, shape, rng)
+    found = _object(kind, index // len(KINDS), shape, rng)
     image = fidelity.image(f"protocol {index}", *shape) // 2
     colour = np.array(COLOURS[index // 3 % len(COLOURS)])
     if index // 8 % 2 == 0:  # nothing else looks like the object
@@ -82,7 +82,7 @@ def target(index: int) -> float:
     return TARGETS[0] if index % 5 == 3 else TARGETS[1]
 
 
-def _object(kind: str, shape: tuple[int, int], rng: np.random.RandomState) -> np.ndarray:
+def _object(kind: str, variant: int, shape: tuple[int, int], rng) -> np.ndarray:
     """A bool mask [H, W] with at least one pixel."""
     height, width = shape
     found = np.zeros(shape, bool)
@@ -94,6 +94,10 @@ def _object(kind: str, shape: tuple[int, int], rng: np.random.RandomState) -> np
         found[row : row + height // 2, col : col + 2] = True
         steps = np.arange(min(height - row, width - col))
         found[row + steps, col + steps] = True
+    elif kind == "border" and variant % 3 == 1:  # the last row alone
+        found[-1, width // 5 : width // 2] = True
+    elif kind == "border" and variant % 3 == 2:  # the last column alone
+        found[height // 3 : 3 * height // 4, -1] = True
     elif kind == "border":
         found[-1, width // 5 : width // 2] = True
         found[height // 2 :, -max(2, width // 9) :] = True

@@ -94,9 +94,11 @@ def test_crop_parameters(kind):
         assert training_inputs.p_value(counts, expected) > UNLIKELY, name
 
 
-def test_rules_of_empty_and_small_objects():
-    expected = PUBLISHED["parameter_draws: keep background, least area"]
-    assert (DATA["keep_background"], DATA["min_object_area"]) == tuple(expected)
+def test_rules_and_chances():
+    names = ("keep_background", "min_object_area", "flip", "rotate90", "shift_scale_rotate",
+             "brightness_contrast", "rgb_shift")  # fmt: skip
+    found = [DATA[name] for name in names]
+    np.testing.assert_array_equal(found, PUBLISHED["parameter_draws: rules"])
 
 
 @pytest.mark.parametrize("name", ["regions", "random"])

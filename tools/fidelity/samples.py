@@ -333,8 +333,9 @@ def parameter_draws(count=5000):
              "brightness_contrast", "rgb_shift", "keep_background")  # fmt: skip
     a = augment.Augmentation(crop=64, **{k: d[k] for k in names})
     chain, _, given = pipeline(64)
-    rules = "keep background, least area"
-    arrays = {rules: np.array([given["keep_background_prob"], given["min_object_area"]])}
+    rules = [given["keep_background_prob"], given["min_object_area"]]
+    chances = [chain.transforms[k].p for k in (1, 2, 3, 6, 7)]  # of what Augmentation draws
+    arrays = {"rules": np.array(rules + chances)}
     random.seed(3)
     rng, p, variation = np.random.default_rng(3), 1.0, 0.0
     for kind, (height, width, reach) in training_inputs.PLACED.items():

@@ -9,10 +9,10 @@ import errno
 import json
 import os
 import pathlib
-import time
 from collections.abc import Iterator, Mapping
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -99,28 +99,14 @@ def agree(run: pathlib.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
             )
 
 
-class MetricLog:
-    """Appends one JSON line a step; lines after the resumed step are taken back first."""
+def save_failed(folder: pathlib.Path, state: dict, batch: Mapping[str, np.ndarray]) -> None:
+    """Keeps a train state as after its last sound step, and the batch that it could not take.
 
-    def __init__(self, path: pathlib.Path, step: int):
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        records.write_file(path, "".join(line + "\n" for line in kept))
-        self._file = path.open("a", buffering=1)
-        self._start = time.monotonic()
-
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a line with the seconds since this process began to train."""
-        seconds = round(time.monotonic() - self._start, 3)
-        self._file.write(json.dumps({"step": step, "seconds": seconds, **metrics}) + "\n")
-
-
-def _step_of(line: str) -> float:
-    """The step of a metrics line; a line that a kill cut short belongs to no step."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")
+    `state` is what `train.make_step` leaves after a step that went wrong: its step is -1 - k.
+    """
+    state = {**state, "step": -1 - state["step"]}
+    ocp.save_checkpointables(folder.absolute() / "state", state, overwrite=True)
+    np.savez(folder / f"batch_{jax.process_index()}.npz", **batch)
 
 
 def latest_step(run: pathlib.Path) -> int:

@@ -16,7 +16,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mis_jax import config
-from mis_jax.errors import InputError
+from mis_jax.errors import InputError, Stopped
 
 COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
@@ -31,7 +31,7 @@ COMMANDS = {
 # A file inspect.py would hide Python's own module from scripts that are run in its folder.
 MODULES = {"inspect": "inspection"}
 HELP = ("-h", "--help", "help")
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+INTERRUPTED, STOPPED = 130, 143  # exit status after Ctrl-C and SIGTERM, as shells have it
 
 
 def main() -> None:
@@ -55,6 +55,9 @@ def command(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nmis-jax: interrupted; the same command resumes it.", file=sys.stderr)
         return INTERRUPTED
+    except Stopped as stop:
+        print(f"mis-jax: {stop}; the same command goes on from there.", file=sys.stderr)
+        return STOPPED
     except InputError as error:
         message = str(error)
     except OSError as error:

@@ -31,7 +31,10 @@ COUNTS = (  # fields that are at least 1
     "optim.steps", "mesh.fsdp", "train.log_every", "train.checkpoint_every", "train.keep",
     "eval.size", "eval.davis_size", "eval.max_clicks",
 )  # fmt: skip
-LATER = ("clicks.distance", "loss.mask")  # older runs lack these and did what is the default
+LATER = (  # older runs lack these and did what is the default
+    "clicks.distance", "loss.mask", "optim.accumulate", "train.picture_every", "train.noc_every",
+    "train.noc_objects", "train.tensorboard",
+)  # fmt: skip
 
 
 def default() -> ConfigDict:
@@ -195,6 +198,7 @@ def optim() -> dict:
     """Adam and its schedule (train.py)."""
     return {
         "batch_size": 32,  # samples a step, over all devices
+        "accumulate": 1,  # parts a batch is computed in, one after the other, to save memory
         "steps": 14_575,  # 55 epochs of 265 steps
         "lr": 5e-5,  # learning rate before the first milestone
         "warmup": 0,  # steps over which the rate rises linearly from zero
@@ -222,6 +226,10 @@ def train() -> dict:
         "log_every": 20,  # steps between two updates of the progress line
         "checkpoint_every": 500,  # steps
         "keep": 2,  # checkpoints, the latest ones
+        "picture_every": 0,  # steps between two pictures of samples and predictions; 0: none
+        "noc_every": 0,  # steps between two rounds of clicks on --held_out objects; 0: none
+        "noc_objects": 16,  # of each benchmark in --held_out, the first ones
+        "tensorboard": False,  # True: metrics for TensorBoard too
     }
 
 

@@ -1,4 +1,4 @@
-"""The one exception a person can cause: bad input, said in one sentence that names the remedy."""
+"""What ends a command on purpose: bad input, said in one sentence, and a request to stop."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one sentence naming what was given and what to do about it; `mis_jax.cli` prints
     it without a traceback.
     """
+
+
+class Stopped(Exception):
+    """The command was asked to stop, and has saved; the message says where it is."""

@@ -4,6 +4,7 @@ import os
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mis_jax.errors import InputError
@@ -58,3 +59,10 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:
     """This host's rows of a batch -> global arrays."""
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def gathered(params: dict) -> dict:
+    """Parameters that this process can compute with alone: all of them, on any mesh."""
+    if jax.process_count() == 1:
+        return params
+    return multihost_utils.process_allgather(params, tiled=True)

@@ -136,12 +136,37 @@ def network(params: dict, variant: str, patch: int, size: int, crop: int, **opti
     Position embeddings learnt at `crop` pixels are resized as the reference does at inference.
     Points are float32 or, to be exact where a pixel is on the rim of a click's disk, float64.
     """
+    run = program(variant, patch, size, crop, **options)
+    return lambda image, prev, points: run(params, image, prev, points)
+
+
+def program(variant: str, patch: int, size: int, crop: int, **options):
+    """(params, image, prev, points) -> logits, compiled once for all parameters; see `network`."""
     check_size(variant, patch, size)
     graphdef, _ = nnx.split(
         nnx.eval_shape(lambda: build(variant, patch, crop, rngs=nnx.Rngs(0), **options))
     )
     run = jax.jit(lambda p, image, prev, points: nnx.merge(graphdef, p)(image, prev, points))
-    return lambda image, prev, points: run(params, image, prev, with_remainders(points))
+    return lambda p, image, prev, points: run(p, image, prev, with_remainders(points))
+
+
+def flops(variant: str, patch: int, size: int) -> float:
+    """Operations of the forward pass of one image: two for each product in matrix products."""
+    v = check_size(variant, patch, size)
+    side, split = size // v.patch, max(size // v.patch // max(v.window // v.patch, 1), 1)
+    n, window, everywhere = side**2, (side // split) ** 2, v.depth // v.period
+    keys = everywhere * n + (v.depth - everywhere) * window
+    blocks = 12 * v.depth * v.dim**2 + 2 * v.dim * keys  # products a token
+    embedding = 2 * v.dim * 3 * v.patch**2
+    c4, c8, c32 = _inner_channels(v.dim, v.pyramid)
+    out4, out8, out16, out32 = v.pyramid
+    pyramid = (
+        4 * v.dim * c4 + 8 * c4**2 + 8 * c4 * out4
+        + 4 * v.dim * c8 + 4 * c8 * out8 + v.dim * out16 + v.dim * c32 + c32 * out32 / 4
+    )  # fmt: skip
+    maps = zip((16, 4, 1, 0.25), v.pyramid, strict=True)  # positions a token, channels
+    head = sum(positions * (c + v.head) * v.head for positions, c in maps) + 16 * v.head
+    return 2.0 * n * (embedding + blocks + pyramid + head)
 
 
 def with_backbone(params: dict, tensors: dict[str, np.ndarray]) -> dict:
@@ -221,7 +246,7 @@ class SimpleFPN(nnx.Module):
     """Tokens [B, h, w, D] -> four maps at 4, 2, 1 and 1/2 times the grid (ViTDet)."""
 
     def __init__(self, dim: int, out: tuple[int, int, int, int], *, dtype, rngs):
-        c4, c8, c32 = max(2 * out[0], dim // 2), max(out[1], dim // 2), max(out[3], 2 * dim)
+        c4, c8, c32 = _inner_channels(dim, out)
         up = lambda i, o: UpConv(i, o, dtype=dtype, rngs=rngs)  # noqa: E731
         conv = lambda i, o, k=1: _conv(i, o, k, dtype, rngs)  # noqa: E731
         norm = lambda c: _group_norm(c, dtype, rngs)  # noqa: E731
@@ -243,6 +268,11 @@ class SimpleFPN(nnx.Module):
                 x = layer(x)
             maps.append(x)
         return maps
+
+
+def _inner_channels(dim: int, out: tuple[int, int, int, int]) -> tuple[int, int, int]:
+    """Channels between the layers of the pyramid at strides p/4, p/2 and 2p."""
+    return max(2 * out[0], dim // 2), max(out[1], dim // 2), max(out[3], 2 * dim)
 
 
 class Head(nnx.Module):

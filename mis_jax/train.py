@@ -8,7 +8,7 @@ stopped at any moment goes on from its last checkpoint, with the batches it woul
 import contextlib
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +16,9 @@ import optax
 from absl import flags
 from flax import nnx
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
-from tqdm import tqdm
 
 from mis_jax import (
     checkpoint,
@@ -28,23 +27,25 @@ from mis_jax import (
     download,
     features,
     losses,
+    monitor,
     records,
     sharding,
+    signals,
     simpleclick,
     simulate,
     state_dicts,
 )
-from mis_jax.errors import InputError
+from mis_jax.errors import InputError, Stopped
 from mis_jax.input import train_stream
 from mis_jax.propose import propose
 
 State = dict  # {"step", "params", "opt_state"} and "ema" where one is kept
 FREE = (  # fields that may change when a run is resumed
-    "train.log_every", "train.checkpoint_every", "train.keep", "data.threads", "data.prefetch",
+    "train.log_every", "train.checkpoint_every", "train.keep", "train.picture_every",
+    "train.noc_every", "train.noc_objects", "train.tensorboard", "data.threads", "data.prefetch",
     "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
 )  # fmt: skip
-# tqdm's own, but always images/s, never s/image, and the time left.
-PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+EXPLODED = 1e3  # a loss from which no run comes back
 
 
 def define_flags() -> None:
@@ -52,6 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", "", "The run's folder; a run that is there is resumed.")
     flags.DEFINE_string("coordinator", "", "host:port of process 0, where no launcher says it.")
     flags.DEFINE_integer("num_processes", 1, "Processes of the run, with --coordinator.")
+    flags.DEFINE_list("held_out", [], "NAME=FOLDER, ...: objects whose NoC is shown on the way.")
     flags.DEFINE_integer("process_id", 0, "Number of this process, with --coordinator.")
     cli.define_config("sbd_vitb16")
 
@@ -67,7 +69,7 @@ def main(argv: list[str]) -> None:
         raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
     if not jax.config.jax_compilation_cache_dir:  # a run that goes on need not compile again
         jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
-    train(shards(argv[1], run, f.config), run, f.config)
+    train(shards(argv[1], run, f.config), run, f.config, f.held_out)
 
 
 def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
@@ -90,15 +92,25 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
     return records.shard_files(folder)
 
 
-def train(files: list[str], run: pathlib.Path, config: ConfigDict) -> State:
+def train(
+    files: list[str], run: pathlib.Path, config: ConfigDict, held_out: Sequence[str] = ()
+) -> State:
     """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one.
+
+    Args:
+        files: shards of records.
+        run: the run's folder.
+        config: see mis_jax/config.py.
+        held_out: NAME=FOLDER of benchmarks, clicked on every `config.train.noc_every` steps.
 
     Raises:
         InputError: a run that is there has another config or size, a checkpoint cannot be written
-            or read, or the loss is not finite; what the run had before is kept.
+            or read, or the loss is not finite or explodes; what the run had before is kept.
+        Stopped: after SIGTERM or a preemption notice; the run has saved.
     """
     checkpoint.agree(run, config, FREE)
     mesh = sharding.make_mesh(config.mesh.fsdp)
+    clicked = monitor.HeldOut(held_out, config) if held_out and config.train.noc_every else None
     step_fn, init, shapes, places = make_step(config, mesh)
     stream = make_stream(files, config)
     with contextlib.closing(stream), checkpoint.writing(run):
@@ -109,7 +121,7 @@ def train(files: list[str], run: pathlib.Path, config: ConfigDict) -> State:
             run, config.train.checkpoint_every, config.train.keep
         ) as saver:
             state = _restore(saver, run, shapes, places, stream) or init()
-            return _loop(state, step_fn, stream, saver, run, config, mesh)
+            return _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
 
 
 def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State, State]:
@@ -118,18 +130,13 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     `step_fn(state, batch) -> (state, metrics)` donates `state`; `batch` is that of
     `input.train_stream`, global arrays; metrics are float32 scalars.
     """
-    m = config.model
-    options = {"dtype": m.dtype, "remat": m.remat, "binary_prev_mask": m.binary_prev_mask}
-    build = lambda rngs: simpleclick.build(  # noqa: E731
-        m.variant, m.patch, config.data.crop, rngs=rngs, **options
-    )
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(0))))
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: _model(config, nnx.Rngs(0))))
     tx, schedule = optimizer(config.optim)
     seed = jax.random.key(config.seed)
 
     def fresh(params=None) -> State:
         if params is None:
-            params = nnx.to_pure_dict(nnx.state(build(nnx.Rngs(seed)), nnx.Param))
+            params = nnx.to_pure_dict(nnx.state(_model(config, nnx.Rngs(seed)), nnx.Param))
         state = {"step": jnp.int32(0), "params": params, "opt_state": tx.init(params)}
         # A copy: two leaves of a donated state must not share a buffer.
         return {**state, "ema": jax.tree.map(jnp.copy, params)} if config.optim.ema else state
@@ -143,13 +150,12 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         quick = {"xla_backend_optimization_level": 0} if cpu else None
         place = jax.jit(fresh, out_shardings=places, compiler_options=quick)
         state = place()
-        pretrained = initial_backbone(m, state["params"])
+        pretrained = initial_backbone(config.model, state["params"])
         return place(pretrained) if pretrained else state
 
-    def step_fn(state: State, batch: dict) -> tuple[State, dict]:
-        key = jax.random.fold_in(seed, state["step"])
+    def gradients(params, key, batch: dict) -> tuple[dict, dict]:
         forward = lambda params, *args, **kw: nnx.merge(graphdef, params)(*args, **kw)  # noqa: E731
-        sample = prepare(config, key, batch, lambda *args: forward(state["params"], *args))
+        sample = prepare(config, key, batch, lambda *args: forward(params, *args))
 
         def loss_fn(params):
             logits = forward(
@@ -158,17 +164,60 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             )  # fmt: skip
             return loss(config.loss, logits, batch)
 
-        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
+        grads, metrics = jax.grad(loss_fn, has_aux=True)(params)
+        return grads, metrics
+
+    def step_fn(state: State, batch: dict) -> tuple[State, dict]:
+        key = jax.random.fold_in(seed, state["step"])
+        parts = config.optim.accumulate
+        grads, metrics = accumulated(gradients, parts, state["params"], key, batch)
         updates, opt_state = tx.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         new = {"step": state["step"] + 1, "params": params, "opt_state": opt_state}
         if config.optim.ema:
             new["ema"] = optax.incremental_update(params, state["ema"], 1 - config.optim.ema)
         metrics |= {"grad_norm": optax.tree.norm(grads), "lr": schedule(state["step"])}
-        return new, metrics
+        sound = jnp.isfinite(metrics["grad_norm"]) & (metrics["loss"] < EXPLODED)
+        return kept_unless(sound, new, state), metrics
 
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(places, None))
     return step_fn, init, shapes, places
+
+
+def _model(config: ConfigDict, rngs: nnx.Rngs) -> simpleclick.SimpleClick:
+    m = config.model
+    return simpleclick.build(
+        m.variant, m.patch, config.data.crop, rngs=rngs, dtype=m.dtype, remat=m.remat,
+        binary_prev_mask=m.binary_prev_mask,
+    )  # fmt: skip
+
+
+def accumulated(gradients: Callable, parts: int, params: dict, key: jax.Array, batch: dict):
+    """Means of `gradients(params, key, batch)` over equal parts of a batch, one after the other.
+
+    Each part takes some samples of every device, so that none of them has to move.
+    """
+    if parts == 1:
+        return gradients(params, key, batch)
+    split = lambda x: x.reshape(-1, parts, *x.shape[1:]).swapaxes(0, 1)  # noqa: E731
+
+    def add(total, numbered):
+        number, part = numbered
+        new = gradients(params, jax.random.fold_in(key, number), part)
+        return jax.tree.map(lambda a, b: a + b / parts, total, new), None
+
+    shapes = jax.eval_shape(gradients, params, key, jax.tree.map(lambda x: x[::parts], batch))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    numbered = jnp.arange(parts), jax.tree.map(split, batch)
+    return jax.lax.scan(add, zeros, numbered)[0]
+
+
+def kept_unless(sound: jax.Array, new: State, old: State) -> State:
+    """`new` after a sound step; else `old`, whose step -1 - k says that it stays as it is."""
+    going = old["step"] >= 0
+    kept = jax.tree.map(lambda a, b: jnp.where(sound & going, a, b), new, old)
+    failed = going & ~sound
+    return {**kept, "step": jnp.where(failed, -1 - old["step"], kept["step"])}
 
 
 def prepare(config: ConfigDict, key: jax.Array, batch: dict, network: simulate.Network) -> dict:
@@ -236,9 +285,10 @@ def initial_backbone(fields: ConfigDict, params: dict) -> dict | None:
 def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:
     """This process's part of the training stream of `config.data` and `config.clicks`."""
     batch = config.optim.batch_size
-    if batch % jax.device_count():
+    if batch % (jax.device_count() * config.optim.accumulate):
         raise InputError(
-            f"config.optim.batch_size={batch} is no multiple of the {jax.device_count()} devices."
+            f"config.optim.batch_size={batch} is no multiple of the {jax.device_count()} devices "
+            f"times config.optim.accumulate={config.optim.accumulate}."
         )
     return train_stream(
         files,
@@ -251,50 +301,75 @@ def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:
     )
 
 
-def _loop(state, step_fn, stream, saver, run: pathlib.Path, config: ConfigDict, mesh) -> State:
+def _loop(
+    state, step_fn, stream, saver, run: pathlib.Path, config: ConfigDict, mesh, held_out
+) -> State:
     """Steps until done. Metrics are read one step late, so that the device rarely waits."""
-    first, steps, batch = int(state["step"]), config.optim.steps, config.optim.batch_size
-    lead = jax.process_index() == 0
-    if first >= steps and lead:
-        print(f"{run} has been trained for {first} steps; config.optim.steps asks for no more.")
-    log = checkpoint.MetricLog(run / "metrics.jsonl", first) if lead else None
-    place = sharding.batch_sharding(mesh)
+    first, steps, fields = int(state["step"]), config.optim.steps, config.train
+    place, look = sharding.batch_sharding(mesh), make_look(config, mesh)
     pending = []
-    with tqdm(total=steps * batch, initial=first * batch, unit=" images", smoothing=0.02,
-              disable=not lead, mininterval=1.0, bar_format=PROGRESS) as bar:  # fmt: skip
+    with signals.Signals() as asked, monitor.Monitor(run, config, first) as shown:
+        if first >= steps:
+            shown.say(f"{run} has been trained for {first} steps; config.optim.steps is no more.")
         for step in range(first + 1, steps + 1):
+            shown.before(step, asked.trace())
             host = next(stream)
+            batch = sharding.to_devices(host, place)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, metrics = step_fn(state, sharding.to_devices(host, place))
-            pending.append((step, metrics, host["index"]))
-            last = step == steps
+                state, metrics = step_fn(state, batch)
+            pending.append((step, metrics, host))
+            stopping = asked.stop(step)
             # All is reported before a checkpoint: none is kept of a step that went wrong, and a
             # killed run's metrics reach as far as its checkpoint.
-            saves = last or step % config.train.checkpoint_every == 0
+            saves = stopping or step == steps or step % fields.checkpoint_every == 0
             while len(pending) > (0 if saves else 1):
-                _report(log, bar, config, *pending.pop(0))
+                _report(shown, run, state, *pending.pop(0))
             if saves:
                 items = {**state, "data": stream.get_state()}
-                saver.save_checkpointables_async(step, items, force=last)
-            bar.update(batch)
+                saver.save_checkpointables_async(step, items, force=True)
+            if fields.picture_every and step % fields.picture_every == 0:
+                shown.picture(step, jax.device_get(look(state["params"], step, batch)))
+            if held_out and step % fields.noc_every == 0:
+                shown.noc(step, held_out(sharding.gathered(state.get("ema", state["params"]))))
+            if stopping and step < steps:
+                saver.wait()
+                raise Stopped(f"stopped and saved at step {step} of {run}")
     return state
 
 
-def _report(
-    log: checkpoint.MetricLog | None, bar: tqdm, config: ConfigDict, step, metrics, index
-) -> None:
-    """Writes the metrics of a step; an update that is not finite ends the run."""
+def _report(shown: monitor.Monitor, run: pathlib.Path, state, step, metrics, host: dict) -> None:
+    """Shows the metrics of a step; one that went wrong ends the run, and leaves what it saw."""
     values = {k: round(float(v), 7) for k, v in jax.device_get(metrics).items()}
-    if log:
-        log.write(step, values)
+    shown.step(step, values)
     bad = [k for k in ("loss", "grad_norm") if not math.isfinite(values[k])]
-    if bad:
-        raise InputError(
-            f"{bad[0]} is {values[bad[0]]} at step {step} (records {sorted(map(int, index))}); the "
-            "last checkpoint is kept: train in a new --workdir with a lower config.optim.lr."
-        )
-    if step % config.train.log_every == 0:
-        bar.set_postfix(step=step, loss=f"{values['loss']:.4f}", iou=f"{values['iou']:.3f}")
+    if not bad and values["loss"] < EXPLODED:
+        return
+    name, folder = (bad or ["loss"])[0], run / "failed" / str(step)
+    checkpoint.save_failed(folder, state, host)
+    raise InputError(
+        f"{name} is {values[name]} at step {step} (records {sorted(map(int, host['index']))}); the "
+        f"last checkpoint is kept, and the state before this step and its batch are in {folder}: "
+        "train in a new --workdir with a lower config.optim.lr."
+    )
+
+
+def make_look(config: ConfigDict, mesh: Mesh) -> Callable:
+    """`look(params, step, batch)`: what the network sees and says of a few samples of a batch.
+
+    It returns uint8 "image" [n, H, W, 3] and "mask" [n, H, W], float32 "prev" and "prob" [n, H, W]
+    and "points" [n, 2k, 3], on every device.
+    """
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: _model(config, nnx.Rngs(0))))
+
+    def look(params: dict, step: int, batch: dict) -> dict:
+        few = {k: v[: monitor.PICTURED] for k, v in batch.items()}
+        network = lambda *args: nnx.merge(graphdef, params)(*args)  # noqa: E731
+        key = jax.random.fold_in(jax.random.key(config.seed), step)
+        sample = prepare(config, key, few, network)
+        prob = jax.nn.sigmoid(network(sample["image"], sample["prev"], sample["points"]))
+        return {**sample, "prob": prob, "image": few["image"], "mask": few["mask"]}
+
+    return jax.jit(look, out_shardings=NamedSharding(mesh, PartitionSpec()))
 
 
 def _restore(saver: ocp.training.Checkpointer, run, shapes, places, stream) -> State | None:

@@ -198,16 +198,3 @@ def test_a_resumed_run_agrees_on_all_but_the_free_fields(tmp_path):
         other.update_from_flattened_dict({field: value})
         with pytest.raises(InputError, match=f"started with config.{field}="):
             checkpoint.agree(tmp_path, other, free)
-
-
-def test_metrics_after_the_resumed_step_are_taken_back(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    log = checkpoint.MetricLog(path, 0)
-    for step in (1, 2, 3):
-        log.write(step, {"loss": step / 2})
-    with path.open("a") as file:
-        file.write('{"step": 4, "lo')  # a kill cut it short
-    checkpoint.MetricLog(path, 2).write(3, {"loss": 9.0})
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    assert [(x["step"], x["loss"]) for x in lines] == [(1, 0.5), (2, 1.0), (3, 9.0)]
-    assert all(x["seconds"] >= 0 for x in lines)

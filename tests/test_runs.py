@@ -72,6 +72,27 @@ def test_a_killed_run_equals_an_uninterrupted_one(folder, whole):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+def test_a_run_that_is_asked_to_stop_saves_and_goes_on(folder, whole):
+    path = folder / "asked" / "metrics.jsonl"
+    process = start(folder, "asked", steps=1000)
+    ask_to_stop(process, path)
+    step = checkpoint.latest_step(folder / "asked")
+    assert [m["step"] for m in metrics_of(folder / "asked")] == list(range(1, step + 1))
+    finish(start(folder, "asked", steps=step + 1))
+    known = min(step, STEPS)
+    assert metrics_of(folder / "asked")[:known] == whole[:known]
+
+
+def ask_to_stop(process, path):
+    """SIGTERM once there are some metrics; the run has to save and say so."""
+    while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 1):
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 143, err
+    assert "stopped and saved at step" in err
+
+
 def test_two_processes_train_as_one_does_and_one_goes_on(folder, whole):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -9,6 +9,7 @@ import optax
 import pytest
 import tiny_run
 from jax.sharding import AxisType
+from orbax.checkpoint import v1 as ocp
 
 from mis_jax import checkpoint, config, losses, train
 from mis_jax.errors import InputError
@@ -104,7 +105,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(monkeypatch):
     assert {k: float(v) for k, v in metrics.items()} == pytest.approx(expected, rel=1e-5)
     assert float(total) == float(metrics["loss"])
     np.testing.assert_array_equal(seen.pop("image"), batch["image"].astype(np.float32))  # 0..255
-    assert seen == {k: v for k, v in fields.items() if k != "smooth_weight"}
+    assert seen == {k: v for k, v in fields.items() if k not in ("smooth_weight", "mask")}
     fields.smooth_weight = 0.0
     _, metrics = train.loss(fields, logits, batch)
     assert sorted(metrics) == ["bce", "iou", "loss"]
@@ -158,6 +159,36 @@ def test_the_state_is_donated_and_counts_its_steps(steps):
     _, states, _, donated = steps
     assert all(donated[3:])  # the first ones are still looked at, by `states`
     assert [int(s["step"]) for s in states] == [0, 1, 2]
+
+
+def test_only_a_sound_step_changes_the_state():
+    old = {"step": jnp.int32(4), "w": jnp.zeros(2)}
+    new = {"step": jnp.int32(5), "w": jnp.ones(2)}
+    kept = train.kept_unless(jnp.bool_(True), new, old)
+    assert int(kept["step"]) == 5
+    assert kept["w"].tolist() == [1, 1]
+    failed = train.kept_unless(jnp.bool_(False), new, old)
+    assert int(failed["step"]) == -5
+    assert failed["w"].tolist() == [0, 0]
+    for sound in (True, False):  # it stays so
+        again = train.kept_unless(jnp.bool_(sound), {**new, "step": failed["step"] + 1}, failed)
+        assert int(again["step"]) == -5
+        assert again["w"].tolist() == [0, 0]
+
+
+def test_parts_of_a_batch_give_the_mean_of_its_gradients():
+    batch = {"x": np.arange(24, dtype=np.float32).reshape(12, 2)}
+    seen = []
+
+    def gradients(params, key, part):
+        seen.append(part["x"].shape)
+        return {"w": params["w"] * part["x"].mean(0)}, {"loss": part["x"].sum() / len(part["x"])}
+
+    params, key = {"w": jnp.float32(3)}, jax.random.key(0)
+    whole = train.accumulated(gradients, 1, params, key, batch)
+    parts = train.accumulated(gradients, 3, params, key, batch)
+    assert seen == [(12, 2), (4, 2), (4, 2)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), parts, whole)
 
 
 def test_the_running_mean_of_the_parameters(steps):
@@ -252,12 +283,19 @@ def test_a_resumed_run_keeps_its_settings(loop, tmp_path):
     assert metrics_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(loop, tmp_path, bad):
-    with pytest.raises(InputError, match=rf"loss is {bad} at step 6 \(records \[.*lower config"):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2e3])
+def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(loop, tmp_path, bad):
+    with pytest.raises(InputError, match=rf"loss is {bad} at step 6 \(records \[.*lower") as error:
         loop(tmp_path, lambda step, loss: bad if step == 6 else loss)
     assert checkpoint.latest_step(tmp_path) == 4  # and not 6
     assert metrics_of(tmp_path)[-1]["step"] == 6
+    with np.load(tmp_path / "failed" / "6" / "batch_0.npz") as batch:
+        assert str(sorted(batch["index"].tolist())) in str(error.value)
+        assert batch["image"].shape == (8, 48, 48, 3)
+    kept = ocp.load_checkpointables(
+        (tmp_path / "failed" / "6" / "state").absolute(), {"params": None}
+    )
+    assert kept["params"]["w"].shape == (3,)
 
 
 def test_batches_are_shared_among_all_devices(files, tmp_path):

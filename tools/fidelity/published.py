@@ -70,14 +70,14 @@ def versions_of(libraries: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def write_results(script: str, rows: Sequence[Mapping], *names: str) -> None:
-    """Writes results/fidelity/SCRIPT.json, a row for each part compared.
+def write_results(script: str, rows: Sequence[Mapping], *names: str, **more) -> None:
+    """Writes results/fidelity/SCRIPT.json, a row for each part compared, and `more`.
 
     A row has "part", "oracle", "cases" (what was compared), "worst" (a number) and "unit".
     """
     path = ROOT / "results" / "fidelity" / f"{Path(script).stem}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    result = {"origin": origin(script, *names), "rows": list(rows)}
+    result = {"origin": origin(script, *names), "rows": list(rows), **more}
     path.write_text(json.dumps(result, indent=1) + "\n")
     for row in rows:
         print(f"{row['part']}: {row['worst']} {row['unit']} ({row['cases']}; {row['oracle']})")

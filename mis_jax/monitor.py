@@ -30,7 +30,7 @@ class Monitor:
     """Reports steps of one process; all but the first process stay silent.
 
     Args:
-        run: the run's folder; metrics.jsonl, pictures/, tensorboard/ and traces/ appear there.
+        run: where metrics.jsonl, noc.jsonl, pictures/, tensorboard/ and traces/ appear.
         config: the run's.
         first: steps that were done before.
     """
@@ -39,6 +39,7 @@ class Monitor:
         self._run, self._config = run, config
         self._lead = jax.process_index() == 0
         self._log = MetricLog(run / "metrics.jsonl", first) if self._lead else None
+        self._noc_log, self._first = None, first
         self._board = _board(run) if self._lead and config.train.tensorboard else None
         batch = config.optim.batch_size
         self._bar = tqdm(
@@ -71,15 +72,17 @@ class Monitor:
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Reports the metrics of a step."""
-        self._write(step, values)
+        self._write(self._log, step, values)
         self._bar.update(self._config.optim.batch_size)
         if step % self._config.train.log_every == 0:
             loss, iou = f"{values['loss']:.4f}", f"{values['iou']:.3f}"
             self._bar.set_postfix(step=step, loss=loss, iou=iou, **self._hardware(step))
 
     def noc(self, step: int, values: Mapping[str, float]) -> None:
-        """Reports clicks on held-out objects."""
-        self._write(step, values)
+        """Reports clicks on held-out objects, in noc.jsonl too."""
+        if self._lead and not self._noc_log:
+            self._noc_log = MetricLog(self._run / "noc.jsonl", self._first)
+        self._write(self._noc_log, step, values)
         self.say(f"step {step}: " + ", ".join(f"{k} {v:.2f}" for k, v in values.items()))
 
     def picture(self, step: int, seen: Mapping[str, np.ndarray]) -> None:
@@ -94,9 +97,9 @@ class Monitor:
         if self._lead:
             tqdm.write(text)
 
-    def _write(self, step: int, values: Mapping[str, float]) -> None:
-        if self._log:
-            self._log.write(step, values)
+    def _write(self, log: "MetricLog | None", step: int, values: Mapping[str, float]) -> None:
+        if log:
+            log.write(step, values)
         if self._board:
             for name, value in values.items():
                 self._board.add_scalar(name, value, step)
@@ -127,7 +130,7 @@ def picture(seen: Mapping[str, np.ndarray]) -> np.ndarray:
     for image, mask, prev, prob, points in zip(
         *(seen[k] for k in ("image", "mask", "prev", "prob", "points")), strict=True
     ):
-        clicked = np.ascontiguousarray(image)
+        clicked = np.array(image)  # to draw on
         half = len(points) // 2
         for i, (row, col, _) in enumerate(points):
             if max(row, col) >= 0:

@@ -51,6 +51,7 @@ def test_a_picture_shows_clicks_and_maps():
         "prob": np.ones((2, 20, 30), np.float32),
         "points": np.full((2, 4, 3), -1, np.float32),
     }
+    seen["image"].flags.writeable = False  # as what comes from a device
     seen["points"][0, 0], seen["points"][1, 3] = (10, 15, 0), (5, 5, 1)
     drawn = monitor.picture(seen)
     assert drawn.shape == (40, 120, 3)

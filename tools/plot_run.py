@@ -24,7 +24,10 @@ def main(source: str, target: str, window: int = 50) -> None:
         sys.exit(f"{source} holds {len(lines)} steps; {window} are needed for one point.")
     column = lambda key: np.reshape([line[key] for line in lines[:count]], (-1, window)).mean(1)  # noqa: E731
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-    for axis, keys in zip(axes, (("loss", "bce"), ("iou",)), strict=True):
+    names = ("step", "seconds", "loss", "bce", "nfl", "smooth", "iou", "grad_norm", "lr")
+    names = [name for name in names if name in lines[0]]
+    losses = [name for name in names if name in ("loss", "bce", "nfl")]
+    for axis, keys in zip(axes, (losses, ["iou"]), strict=True):
         for key in keys:
             axis.plot(column("step"), column(key), label=key)
         axis.set_xlabel(f"step (means of {window})")
@@ -32,7 +35,6 @@ def main(source: str, target: str, window: int = 50) -> None:
         axis.legend()
     axes[1].set_title("IoU with the sampled proposals, after 0 to 3 simulated clicks", fontsize=9)
     figure.savefig(target, dpi=120)
-    names = ("step", "seconds", "loss", "bce", "smooth", "iou", "grad_norm", "lr")
     with pathlib.Path(target).with_suffix(".csv").open("w", newline="") as file:
         rows = zip(*(column(name) for name in names), strict=True)
         csv.writer(file).writerows([names, *([f"{v:.6g}" for v in row] for row in rows)])

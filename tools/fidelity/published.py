@@ -32,12 +32,16 @@ def sources(description: str) -> Path:
     """The folder of the clones, from the command line; numpy's old names are given back."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("sources", type=Path, help="folder that holds the clones")
-    folder = parser.parse_args().sources.resolve()
+    old_numpy_names()
+    return parser.parse_args().sources.resolve()
+
+
+def old_numpy_names() -> None:
+    """Gives numpy back the names that the published code knows."""
     kinds = {"float": (np.float16, np.float32, np.float64), "others": (bool, object, str),
              "int": (np.int8, np.int16, np.int32, np.int64),
              "uint": (np.uint8, np.uint16, np.uint32, np.uint64)}  # fmt: skip
     vars(np).update(int=int, float=float, bool=np.bool_, sctypes=kinds)
-    return folder
 
 
 def use(folder: Path, name: str) -> None:

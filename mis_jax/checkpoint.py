@@ -20,6 +20,7 @@ from mis_jax import config as configs
 from mis_jax import official, records, simpleclick, state_dicts, weights
 from mis_jax.errors import InputError
 
+LICENCES = {"mae": "CC-BY-NC-4.0", "dino": "Apache-2.0"}  # of the weights of config.model.init
 FILES = (".safetensors", ".pth", ".pt")
 
 
@@ -107,6 +108,12 @@ def save_failed(folder: pathlib.Path, state: dict, batch: Mapping[str, np.ndarra
     state = {**state, "step": -1 - state["step"]}
     ocp.save_checkpointables(folder.absolute() / "state", state, overwrite=True)
     np.savez(folder / f"batch_{jax.process_index()}.npz", **batch)
+
+
+def origin(config: ConfigDict) -> dict[str, str]:
+    """What is kept with trained weights of those they began from: "init", and a "licence"."""
+    init = config.model.init
+    return {"init": init} | ({"licence": LICENCES[init]} if init in LICENCES else {})
 
 
 def latest_step(run: pathlib.Path) -> int:

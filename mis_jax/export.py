@@ -10,8 +10,6 @@ from ml_collections import ConfigDict
 from mis_jax import checkpoint, cli, official, state_dicts, weights
 from mis_jax.errors import InputError
 
-LICENCES = {"mae": "CC-BY-NC-4.0", "dino": "Apache-2.0"}  # of the weights a backbone began from
-
 
 def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
     """Writes what `checkpoint.load(source)` gives, the config included, into one file.
@@ -30,7 +28,8 @@ def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
     if file.suffix not in (".safetensors", ".pth"):
         raise InputError(f"{file}: the name of an exported file ends in .safetensors or .pth.")
     config, params = checkpoint.load(source)
-    tensors, metadata = weights.unport(params), _metadata(config)
+    tensors = weights.unport(params)
+    metadata = {"mis_jax": json.dumps(config.to_dict()), **checkpoint.origin(config)}
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = pathlib.Path(f"{file}.partial")
     try:
@@ -43,12 +42,6 @@ def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
     finally:
         partial.unlink(missing_ok=True)
     return config
-
-
-def _metadata(config: ConfigDict) -> dict[str, str]:
-    licence = LICENCES.get(config.model.init)
-    metadata = {"mis_jax": json.dumps(config.to_dict()), "init": config.model.init}
-    return metadata | ({"licence": licence} if licence else {})
 
 
 def define_flags() -> None:
@@ -64,8 +57,7 @@ def main(argv: Sequence[str]) -> None:
         )
     config = export(argv[1], argv[2])
     print(f"{argv[2]}: SimpleClick {config.model.variant}, trained at {config.data.crop} pixels")
-    licence = LICENCES.get(config.model.init)
-    if licence:
+    if licence := checkpoint.origin(config).get("licence"):
         print(f"Its backbone began from {config.model.init}'s weights; their licence is {licence}.")
 
 

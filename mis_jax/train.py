@@ -326,7 +326,8 @@ def _loop(
                 _report(shown, run, state, *pending.pop(0))
             if saves:
                 items = {**state, "data": stream.get_state()}
-                saver.save_checkpointables_async(step, items, force=True)
+                said = checkpoint.origin(config)
+                saver.save_checkpointables_async(step, items, force=True, custom_metadata=said)
             if fields.picture_every and step % fields.picture_every == 0:
                 shown.picture(step, jax.device_get(look(state["params"], step, batch)))
             if held_out and step % fields.noc_every == 0:

@@ -266,6 +266,8 @@ def test_a_finished_run_is_left_alone_and_can_be_prolonged(loop, tmp_path, capsy
     loop(tmp_path / "run", **fields)
     assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "whole")
     assert os.listdir(tmp_path / "run" / "checkpoints") == ["11"]
+    folder = (tmp_path / "run" / "checkpoints" / "11").absolute()
+    assert ocp.checkpointables_metadata(folder).custom_metadata == {"init": "random"}
 
 
 def test_the_progress_line_shows_the_rate_and_the_time_left(loop, tmp_path, capsys):

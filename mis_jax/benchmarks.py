@@ -167,7 +167,7 @@ def _sbd(folder: Path) -> tuple[dict, dict]:
     readers, skipped = {}, {}
     for name in listing.read_text().split():
         try:
-            labels = np.unique(_segmentation(instances / f"{name}.mat"))
+            labels = np.unique(segmentation(instances / f"{name}.mat"))
         except InputError as error:
             skipped[name] = str(error)
             continue
@@ -178,13 +178,13 @@ def _sbd(folder: Path) -> tuple[dict, dict]:
 
 def _sbd_reader(pictures: Path, instances: Path, name: str, label: int) -> Callable:
     def read() -> tuple[np.ndarray, np.ndarray]:
-        mask = _segmentation(instances / f"{name}.mat") == label
+        mask = segmentation(instances / f"{name}.mat") == label
         return images.read_image(pictures / f"{name}.jpg"), mask.astype(np.int32)
 
     return read
 
 
-def _segmentation(path: Path) -> np.ndarray:
+def segmentation(path: Path) -> np.ndarray:
     """Instance labels [H, W] of a file of SBD's inst folder, 0 where there is none."""
     try:
         return scipy.io.loadmat(str(path))["GTinst"][0][0][0]

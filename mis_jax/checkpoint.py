@@ -141,7 +141,7 @@ def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
         return _load_file(source)
     config = read_config(source)
     item = "ema" if config.optim.ema else "params"
-    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _shapes(config)
     )
@@ -158,7 +158,7 @@ def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
         params = weights.port(tensors, _shapes(config), weights.UNUSED_SIMPLECLICK)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    return config, jax.device_put(params, jax.devices()[0])
+    return config, jax.device_put(params, jax.local_devices()[0])
 
 
 def _shapes(config: ConfigDict) -> dict:

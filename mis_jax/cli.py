@@ -22,6 +22,7 @@ COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
     "download": "[NAME ...]: published weights into the cache folder; lists them if none",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
+    "masks": "NAME=DIR --records DIR: labelled images -> records to fine-tune on",
     "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
     "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
@@ -167,7 +168,7 @@ def _instead(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word, known, 1)
     if close:
         return f'; did you mean "{close[0]}"?'
-    few = ", ".join(known) if len(known) < 10 else "those that mis_jax/config.py explains"
+    few = ", ".join(known) if len(known) < 12 else "those that mis_jax/config.py explains"
     return f"; there are {few}."
 
 

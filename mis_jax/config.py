@@ -32,8 +32,8 @@ COUNTS = (  # fields that are at least 1
     "eval.size", "eval.davis_size", "eval.max_clicks",
 )  # fmt: skip
 LATER = (  # older runs lack these and did what is the default
-    "clicks.distance", "loss.mask", "optim.accumulate", "train.picture_every", "train.noc_every",
-    "train.noc_objects", "train.tensorboard",
+    "clicks.distance", "loss.mask", "model.start", "optim.accumulate", "train.picture_every",
+    "train.noc_every", "train.noc_objects", "train.tensorboard",
 )  # fmt: skip
 
 
@@ -168,6 +168,9 @@ def model() -> dict:
         "patch": 0,  # patch size in pixels; 0: the variant's own
         "init": "random",  # of the backbone: random | mae | dino
         "weights": "",  # .safetensors or .pth for init mae or dino; empty: the cache folder
+        # A run, or a file as mis-jax evaluate takes it, to begin from with all its parameters, as
+        # fine-tuning does; its own init must be the one above, for the sake of the licence.
+        "start": "",
         "dtype": "auto",  # compute type; auto: bfloat16 on accelerators, float32 on the CPU
         "remat": "none",  # or a name of jax.checkpoint_policies, such as nothing_saveable
         "binary_prev_mask": False,  # True: the previous mask enters as 0/1, the paper's words

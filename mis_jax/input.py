@@ -59,7 +59,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Sample(grain.transforms.RandomMap):
-    """Record -> one proposal of it, cropped, with first clicks; fields as in `train_stream`."""
+    """Record -> a proposal or object of it, cropped, with first clicks; fields: `train_stream`."""
 
     augmentation: augment.Augmentation
     sampling: str

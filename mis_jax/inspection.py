@@ -126,6 +126,8 @@ def look(folder: str | Path, config: ConfigDict) -> Survey:
     for index in tqdm(range(len(source)), "records", unit=" trees", disable=None):
         record = source[index].record
         tree = record.tree
+        if not isinstance(tree, Tree):
+            raise InputError(f"{folder} holds labelled objects, no merge trees to inspect.")
         drawn = [
             tree.sample(rng, d.alpha, d.min_area, d.sampling, d.max_tries) for _ in range(DRAWS)
         ]

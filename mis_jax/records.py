@@ -1,4 +1,4 @@
-"""The only on-disk schema: records, each an image and its merge tree, in a folder of shards."""
+"""The only on-disk schema: an image and its merge tree, or its labelled objects, in shards."""
 
 import contextlib
 import dataclasses
@@ -14,29 +14,34 @@ import msgpack
 from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
 
 from mis_jax.errors import InputError
+from mis_jax.objects import Objects
 from mis_jax.tree import Tree
 
 VERSION = 1
+OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
 INDEX = "propose.json"  # what a folder of shards is made of; see propose.py
-_FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int, "tree": bytes}
+_FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
+_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}  # the last field, by version
 _SHARD = re.compile(r"trees-(\d{5,})-of-(\d{5,})\.array_record")
 
 
 @dataclasses.dataclass(frozen=True)
 class Record:
-    """One image and its merge tree."""
+    """One image, and what its targets are drawn from."""
 
     id: str  # path of the image file, posix, below the folder that was proposed
     image: bytes  # JPEG or PNG, see images.decode
     height: int  # of the image, pixels
     width: int
-    tree: Tree
+    tree: Tree | Objects
 
 
 def encode(record: Record) -> bytes:
     """The bytes of a record; equal records give equal bytes."""
-    fields = {"version": VERSION, "id": record.id, "image": record.image}
-    fields |= {"height": record.height, "width": record.width, "tree": record.tree.to_bytes()}
+    version = OBJECTS if isinstance(record.tree, Objects) else VERSION
+    fields = {"version": version, "id": record.id, "image": record.image}
+    fields |= {"height": record.height, "width": record.width}
+    fields |= {_PARTS[version][0]: record.tree.to_bytes()}
     return msgpack.packb(fields)
 
 
@@ -50,15 +55,17 @@ def decode(data: bytes) -> Record:
         fields = msgpack.unpackb(data)
     except (ValueError, msgpack.exceptions.UnpackException):
         fields = None
-    if isinstance(fields, dict) and fields.get("version", VERSION) != VERSION:
+    version = fields.get("version", VERSION) if isinstance(fields, dict) else VERSION
+    if version not in (VERSION, OBJECTS):
         raise InputError(
-            f"a record has version {fields['version']}, and this mis_jax reads version {VERSION}; "
-            "propose again into a new folder."
+            f"a record has version {version}, and this mis_jax reads version {VERSION} (trees) and "
+            f"{OBJECTS} (objects); propose again into a new folder."
         )
+    name, kind = _PARTS[version]
     types = {k: type(v) for k, v in fields.items()} if isinstance(fields, dict) else {}
-    if types != _FIELDS or min(fields["height"], fields["width"]) < 1:
+    if types != _FIELDS | {name: bytes} or min(fields["height"], fields["width"]) < 1:
         raise InputError("a record is damaged; delete its shard and propose again.")
-    tree = Tree.from_bytes(fields["tree"])
+    tree = kind.from_bytes(fields[name])
     return Record(fields["id"], fields["image"], fields["height"], fields["width"], tree)
 
 
@@ -170,7 +177,8 @@ def begin(folder: str | Path, index: dict) -> None:
     Args:
       folder: for the shards.
       index: {"version", "shards", "images": how many, "digest": of their names and sizes,
-        "settings": {name: value}, "source": where the images are, which may change}.
+        "settings": {name: value}, "source": where the images are, which may change, "command":
+        other than propose, that makes the records}.
 
     Raises:
       InputError: says what differs.
@@ -218,8 +226,9 @@ def _names(folder: str | Path) -> list[str]:
 
 
 def _command(folder: str | Path) -> str:
-    source = read_index(folder).get("source", "IMAGES") if Path(folder).is_dir() else "IMAGES"
-    return f"mis-jax propose {source} --records {folder}"
+    index = read_index(folder) if Path(folder).is_dir() else {}
+    command, source = index.get("command", "propose"), index.get("source", "IMAGES")
+    return f"mis-jax {command} {source} --records {folder}"
 
 
 def _publish(partial: Path, path: Path) -> None:

@@ -150,6 +150,8 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         quick = {"xla_backend_optimization_level": 0} if cpu else None
         place = jax.jit(fresh, out_shardings=places, compiler_options=quick)
         state = place()
+        if config.model.start:
+            return place(start_from(config.model, state["params"]))
         pretrained = initial_backbone(config.model, state["params"])
         return place(pretrained) if pretrained else state
 
@@ -280,6 +282,24 @@ def initial_backbone(fields: ConfigDict, params: dict) -> dict | None:
         )
     path = fields.weights or download.download(known[fields.init, fields.variant])
     return simpleclick.with_backbone(params, state_dicts.load_state_dict(path))
+
+
+def start_from(fields: ConfigDict, params: dict) -> dict:
+    """The parameters of the run or file `config.model.start`, of the shapes of `params`."""
+    config, found = checkpoint.load(fields.start)
+    if config.model.init != fields.init:
+        raise InputError(
+            f"config.model.start={fields.start} began from {config.model.init}, and "
+            f"config.model.init is {fields.init}; give --config.model.init={config.model.init}."
+        )
+    shapes = [jax.tree.map(lambda x: x.shape, tree) for tree in (found, params)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"config.model.start={fields.start} is a model of variant {config.model.variant} for "
+            f"crops of {config.data.crop} pixels, not {fields.variant} and this config's crops; "
+            "give it the same config.model and config.data.crop."
+        )
+    return jax.device_get(found)
 
 
 def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:

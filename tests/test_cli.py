@@ -96,7 +96,7 @@ def test_a_config_by_file_and_overrides_before_and_after_it(run, tmp_path, joine
 
 def test_unknown_words_are_named_with_one_alike(run, tmp_path):
     fails(run("trian"), '"trian"', 'did you mean "train"?')
-    fails(run("xyz"), '"xyz"', "propose, inspect, train, evaluate")
+    fails(run("xyz"), '"xyz"', "propose, masks, inspect, train, evaluate")
     fails(run("fake", "--wrokdir=x"), "wrokdir", "Did you mean: workdir", "mis-jax fake --help")
     fails(run("fake", "--config", "tiny_gpu"), '"tiny_gpu"', 'did you mean "tiny_cpu"?')
     fails(run("fake", "--config=no/such.py"), "no/such.py", "sbd_vitb16")

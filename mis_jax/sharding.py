@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mis_jax.errors import InputError
 
-# Set by launchers of several processes: SLURM, Cloud TPU pods, Open MPI.
+# Set by launchers of several processes: SLURM, TPUs on GKE, Open MPI.
 CLUSTER = ("SLURM_STEP_NUM_TASKS", "TPU_WORKER_HOSTNAMES", "OMPI_COMM_WORLD_SIZE")
 SMALL = 2**14  # arrays of fewer elements are replicated
 
@@ -18,9 +18,17 @@ def start(coordinator: str, processes: int, process: int) -> None:
     """Joins the other processes of a run.
 
     Without a coordinator's address a cluster is joined where a launcher left its mark (CLUSTER);
-    on a single machine nothing happens.
+    on a single machine nothing happens. "auto" joins whatever JAX detects, which may take a look
+    into the network, as on the hosts of a TPU pod.
     """
-    if coordinator:
+    if coordinator == "auto":
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise InputError(
+                f"--coordinator=auto finds no cluster ({error}); leave it out on a single machine."
+            ) from None
+    elif coordinator:
         jax.distributed.initialize(coordinator, processes, process)
     elif any(name in os.environ for name in CLUSTER):
         jax.distributed.initialize()

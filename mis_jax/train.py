@@ -51,7 +51,8 @@ EXPLODED = 1e3  # a loss from which no run comes back
 def define_flags() -> None:
     """The flags of `mis-jax train`."""
     flags.DEFINE_string("workdir", "", "The run's folder; a run that is there is resumed.")
-    flags.DEFINE_string("coordinator", "", "host:port of process 0, where no launcher says it.")
+    found = "host:port of process 0, where no launcher says it, or auto."
+    flags.DEFINE_string("coordinator", "", found)
     flags.DEFINE_integer("num_processes", 1, "Processes of the run, with --coordinator.")
     flags.DEFINE_list("held_out", [], "NAME=FOLDER, ...: objects whose NoC is shown on the way.")
     flags.DEFINE_integer("process_id", 0, "Number of this process, with --coordinator.")

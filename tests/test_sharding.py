@@ -1,12 +1,15 @@
 """Meshes, placements, and the train step, which must not depend on how it is spread."""
 
+import functools
+import itertools
+
 import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType
 
+from mis_jax import checkpoint, sharding, simpleclick, train
 from mis_jax import config as configs
-from mis_jax import sharding, simpleclick, train
 from mis_jax.errors import InputError
 
 pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="needs the 8 devices of conftest")
@@ -86,6 +89,7 @@ def test_to_devices():
     [
         (("", 1, 0), {}, []),
         (("host:99", 4, 2), {}, [("host:99", 4, 2)]),
+        (("auto", 1, 0), {}, [()]),
         (("", 1, 0), {"SLURM_STEP_NUM_TASKS": "2"}, [()]),
         (("host:99", 4, 2), {"SLURM_STEP_NUM_TASKS": "2"}, [("host:99", 4, 2)]),
     ],
@@ -119,19 +123,6 @@ def batches(steps):
         yield {"image": image, "mask": (image[..., 0] > 127).astype("u1"), "points": points}
 
 
-def run(mesh, start=None):
-    """The state at first, metrics of three steps, the state then, and where it is kept."""
-    step_fn, init, _, places = train.make_step(tiny_config(), mesh)
-    state = init() if start is None else jax.device_put(start, places)
-    start, history = jax.device_get(state), []
-    place = sharding.batch_sharding(mesh)
-    for batch in batches(3):
-        state, metrics = step_fn(state, sharding.to_devices(batch, place))
-        history.append({k: float(v) for k, v in metrics.items()})
-    assert jax.tree.map(lambda x: x.sharding, state) == places
-    return start, history, jax.device_get(state), places
-
-
 @pytest.fixture(scope="module")
 def tiny():
     """A model so small that arrays must count as large early."""
@@ -143,24 +134,85 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def alone(tiny):
-    return run(mesh_of(1, 1))
+def program(tiny):
+    """Mesh shape -> what `train.make_step` makes and the batches' sharding; compiled once each."""
+
+    @functools.cache
+    def make(*shape):
+        mesh = mesh_of(*shape)
+        return *train.make_step(tiny_config(), mesh), sharding.batch_sharding(mesh)
+
+    return make
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(8, 1), (4, 2)])
-def test_steps_do_not_depend_on_the_mesh(alone, shape):
-    start, expected, end, _ = alone
-    split = shape[1] > 1
-    own_start, history, own_end, places = run(mesh_of(*shape), None if split else start)
-    assert split != all(place.is_fully_replicated for place in jax.tree.leaves(places))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), own_start, start)
-    assert history[0]["loss"] != history[1]["loss"]
+def go_on(program, state, steps=range(3)):
+    """Metrics of some of the three steps, and the state then."""
+    step_fn, _, _, places, place = program
+    history = []
+    for batch in itertools.islice(batches(3), steps.start, steps.stop):
+        state, metrics = step_fn(state, sharding.to_devices(batch, place))
+        history.append({k: float(v) for k, v in metrics.items()})
+    assert jax.tree.map(lambda x: x.sharding, state) == places
+    return history, state
+
+
+def assert_same_metrics(history, expected):
     for found, metrics in zip(history, expected, strict=True):
         assert found.keys() == metrics.keys()
         for key, value in metrics.items():
             np.testing.assert_allclose(found[key], value, rtol=1e-5, err_msg=key)
+
+
+@pytest.fixture(scope="module")
+def alone(program):
+    """On one device: the state at first, metrics of three steps, and the state then."""
+    state = program(1, 1)[1]()
+    start = jax.device_get(state)
+    history, state = go_on(program(1, 1), state)
+    assert len({m["loss"] for m in history}) == 3
+    return start, history, jax.device_get(state)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(2, 1), (8, 1), (1, 4), (4, 2)])
+def test_steps_do_not_depend_on_the_mesh(program, alone, shape):
+    start, expected, end = alone
+    _, init, _, places, _ = program(*shape)
+    split = shape[1] > 1
+    assert split != all(place.is_fully_replicated for place in jax.tree.leaves(places))
+    if shape == (4, 2):  # it compiles for long
+        state = init()
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, start)
+    else:
+        state = jax.device_put(start, places)
+    history, state = go_on(program(*shape), state)
+    assert_same_metrics(history, expected)
     # Of the keys' biases, whose gradients are rounding errors, Adam makes steps: not compared.
     for item in ("step", "opt_state"):
         same = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)  # noqa: E731
-        jax.tree.map(same, own_end[item], end[item])
+        jax.tree.map(same, jax.device_get(state[item]), end[item])
+
+
+class Stream:
+    """In place of the samples' stream, whose position a checkpoint holds too."""
+
+    def set_state(self, state):
+        self.state = state
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [((4, 2), (1, 4)), ((2, 1), (4, 2))])
+def test_a_checkpoint_of_one_mesh_goes_on_on_another(program, alone, tmp_path, before, after):
+    start, expected, _ = alone
+    _, state = go_on(program(*before), jax.device_put(start, program(*before)[3]), range(2))
+    saved = jax.device_get(state)
+    with checkpoint.checkpointer(tmp_path, 2, 1) as saver:
+        saver.save_checkpointables(2, {**state, "data": {"next": 16}})
+        _, _, shapes, places, _ = program(*after)
+        stream = Stream()
+        state = train._restore(saver, tmp_path, shapes, places, stream)
+    assert stream.state == {"next": 16}
+    assert jax.tree.map(lambda x: x.sharding, state) == places
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), saved)
+    history, _ = go_on(program(*after), state, range(2, 3))
+    assert_same_metrics(history, expected[2:])

@@ -190,11 +190,8 @@ class VitExtractor:
     def _aligned(self, image: np.ndarray) -> tuple[int, int]:
         """Height and width that the network sees, multiples of its patch (MIS `AlignedResize`)."""
         height, width = image.shape[:2]
-        patch = self._variant.patch
-        return (
-            _ceil(round(height * self._scale), patch),
-            _ceil(round(width * self._scale), patch),
-        )
+        side = functools.partial(aligned_side, scale=self._scale, patch=self._variant.patch)
+        return side(height), side(width)
 
     def _bucket_of(self, image: np.ndarray) -> tuple[int, int]:
         height, width = self._aligned(image)
@@ -236,6 +233,11 @@ class VitExtractor:
             model = nnx.merge(self._graphdef, params)
             table = padded_pos_embed(params["pos_embed"], grids, shape, self._pos_interp)
             return model(pixels, table, mask, self._final_norm)
+
+
+def aligned_side(side: int, scale: float, patch: int) -> int:
+    """Pixels of a side after scaling, rounded half to even, then up to a multiple of the patch."""
+    return _ceil(round(side * scale), patch)
 
 
 def padded_pos_embed(

@@ -44,11 +44,15 @@ def torch_shapes(dim, depth, patch, grid, layer_scale=False, gated=0):
     return shapes
 
 
+def variant_shapes(v):
+    """Keys and shapes of the state dict of a `vit.Variant`."""
+    gated = (8 * v.dim // 3 + 7) // 8 * 8 if v.swiglu else 0
+    return torch_shapes(v.dim, v.depth, v.patch, v.grid, v.layer_scale, gated)
+
+
 def random_state_dict(variant, seed=0):
     rng = np.random.default_rng(seed)
-    v = variant
-    gated = 64 if v.swiglu else 0
-    shapes = torch_shapes(v.dim, v.depth, v.patch, v.grid, v.layer_scale, gated)
+    shapes = variant_shapes(variant)
     return {key: rng.normal(scale=0.3, size=shape).astype("f") for key, shape in shapes.items()}
 
 

@@ -19,6 +19,7 @@ from mis_jax.vit import (
     Block,
     PatchConv,
     PatchEmbed,
+    gelu,
     patch_embed_init,
     resize_pos_embed,
     sincos_pos_embed,
@@ -339,7 +340,7 @@ class Gelu(nnx.Module):
     """Exact GELU as a layer, so that the layers' indices are the reference's."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.gelu(x, approximate=False)
+        return gelu(x)
 
 
 def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:

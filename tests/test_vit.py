@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -210,6 +211,60 @@ def test_attention_in_chunks(monkeypatch, masked):
         assert_close(vit.attention(q, k, v, mask), expected)
         monkeypatch.setattr(vit, "QUERY_CHUNK", 9)
         assert_close(vit.attention(q, k, v, mask), expected)
+
+
+@pytest.mark.parametrize(
+    ("platform", "capability", "dtype", "channels", "fits"),
+    [
+        ("gpu", "9.0", "bfloat16", 64, True),
+        ("gpu", "8.0", "float16", 128, True),
+        ("gpu", "10.0", "bfloat16", 40, True),
+        ("gpu", "9.0", "float32", 64, False),
+        ("gpu", "7.5", "float16", 64, False),
+        ("gpu", "10.3", "bfloat16", 64, False),
+        ("gpu", "gfx942", "bfloat16", 64, False),
+        ("gpu", "9.0", "bfloat16", 60, False),
+        ("gpu", "9.0", "bfloat16", 136, False),
+        ("tpu", None, "bfloat16", 64, False),
+        ("cpu", None, "bfloat16", 64, False),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_fused_attention_where_the_gpu_has_it(
+    monkeypatch, platform, capability, dtype, channels, fits, masked
+):
+    fields = {} if capability is None else {"compute_capability": capability}
+    device = types.SimpleNamespace(platform=platform, **fields)
+    assert vit.fits_cudnn(device, jnp.dtype(dtype), channels) == fits
+    if platform == "cpu":
+        return
+    used, called = jax.nn.dot_product_attention, []
+
+    def spy(*args, implementation=None, **kwargs):
+        called.append(implementation)
+        return used(*args, **kwargs)
+
+    monkeypatch.setattr(jax, "devices", lambda: [device])
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", spy)
+    x = jnp.ones((1, 2, 1, channels), dtype)
+    vit.attention(x, x, x, jnp.asarray([[True, False]]) if masked else None)
+    assert called == ["cudnn" if fits and not masked else None]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gelu_and_its_slope(dtype):
+    x = np.linspace(-12, 12, 2001).astype(dtype).astype("f")
+    wide = x.astype("d")
+    below = (1 + erf(wide / math.sqrt(2))) / 2
+    exact = wide * below
+    slope = below + wide * np.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
+    tolerance = 1e-6 if dtype == "float32" else 0.03
+    values, pull = jax.vjp(vit.gelu, jnp.asarray(x, dtype))
+    assert values.dtype == dtype
+    np.testing.assert_allclose(values.astype("f"), exact, rtol=tolerance, atol=tolerance)
+    (slopes,) = pull(jnp.ones_like(values))
+    np.testing.assert_allclose(slopes.astype("f"), slope, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from orbax.checkpoint import v1 as ocp
 from mis_jax import checkpoint, config, losses, train
 from mis_jax.errors import InputError
 
-QUICK = {"xla_backend_optimization_level": 0}  # compiles six times as fast
+COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,11 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(monkeypatch):
 
 @pytest.fixture(scope="module")
 def steps(files):
-    """Thirty steps on one batch by one device: config, states of the first two, metrics, places."""
+    """Thirty steps on one batch by one device: config, states of the first three, metrics, donated.
+
+    Nothing may be moved between the host and the device inside a step, and all of them are one
+    compiled program, whatever their number of simulated clicks.
+    """
     c = tiny_config(**{"optim.batch_size": 2, "optim.lr": 3e-3, "optim.milestones": (25,)})
     c.loss.smooth_weight = 2.0
     auto = (AxisType.Auto,) * 2
@@ -128,15 +133,41 @@ def steps(files):
     stream.close()
     state = init()
     batch = train.sharding.to_devices(batch, train.sharding.batch_sharding(mesh))
-    step_fn = step_fn.lower(state, batch).compile(compiler_options=QUICK)
     states, metrics, donated = [jax.device_get(state)], [], []
-    for _ in range(30):
-        before = state
-        state, values = step_fn(state, batch)
-        metrics.append({k: float(v) for k, v in values.items()})
-        donated.append(all(x.is_deleted() for x in jax.tree.leaves(before)))
-        states = [*states, jax.device_get(state)][:3]
-    return c, states, metrics, donated
+    with quick(), compilations() as compiled:
+        for _ in range(30):
+            before = state
+            with jax.transfer_guard("disallow"):
+                state, values = step_fn(state, batch)
+            metrics.append({k: float(v) for k, v in values.items()})
+            donated.append(all(x.is_deleted() for x in jax.tree.leaves(before)))
+            states = [*states, jax.device_get(state)][:3]
+    return c, states, metrics, donated, compiled
+
+
+@contextlib.contextmanager
+def quick():
+    """Programs are compiled six times as fast."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@contextlib.contextmanager
+def compilations():
+    """A list that grows with each program that is compiled."""
+    found = []
+
+    def listen(event, *_, **__):
+        found.extend([event] if event == COMPILED else [])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_all_steps_are_one_program(steps):
+    assert len(steps[4]) == 1
 
 
 def test_a_batch_can_be_learnt_by_heart(steps):
@@ -145,7 +176,7 @@ def test_a_batch_can_be_learnt_by_heart(steps):
 
 
 def test_the_metrics_of_a_step(steps):
-    c, _, metrics, _ = steps
+    c, _, metrics, *_ = steps
     for m in metrics:
         assert sorted(m) == ["bce", "grad_norm", "iou", "loss", "lr", "smooth"]
         assert m["loss"] == pytest.approx(m["bce"] + c.loss.smooth_weight * m["smooth"], rel=1e-5)
@@ -156,7 +187,7 @@ def test_the_metrics_of_a_step(steps):
 
 
 def test_the_state_is_donated_and_counts_its_steps(steps):
-    _, states, _, donated = steps
+    _, states, _, donated, _ = steps
     assert all(donated[3:])  # the first ones are still looked at, by `states`
     assert [int(s["step"]) for s in states] == [0, 1, 2]
 

@@ -174,10 +174,20 @@ def our_side(c: ConfigDict, batches: list[dict], compilations: Compilations) -> 
 
 def steps_of(c: ConfigDict) -> list[int]:
     """For each number of simulated clicks, a step that draws it in `train.prepare`."""
+    side, half = 8, c.clicks.max_points
+    sample = {"image": np.zeros((1, side, side, 3), np.uint8),
+              "mask": np.ones((1, side, side), np.uint8),
+              "points": np.full((1, 2 * half, 3), -1, np.float32)}  # fmt: skip
+    blind = lambda image, prev, points: jnp.full_like(prev, -9)  # noqa: E731
+
+    @jax.jit
+    def clicks(number):
+        key = jax.random.fold_in(jax.random.key(c.seed), number)
+        return jnp.sum(train.prepare(c, key, sample, blind)["points"][..., 2] > 0)
+
     found, number = {}, 0
     while len(found) <= c.clicks.max_next:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(c.seed), number), 0)
-        found.setdefault(int(jax.random.randint(key, (), 0, c.clicks.max_next + 1)), number)
+        found.setdefault(int(clicks(number)), number)
         number += 1
     return [found[rounds] for rounds in range(c.clicks.max_next + 1)]
 

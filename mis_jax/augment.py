@@ -188,12 +188,10 @@ def cut(encoded: bytes, crop: Crop, height: int, width: int) -> np.ndarray:
         raise InputError(f"its image is not of {height} x {width} pixels")
     exact = reduction == 1 or encoded[:2] == b"\xff\xd8"  # a JPEG's last pixel may reach beyond
     to_pixels = _stretch(*[1 / reduction] * 2) if exact else _stretch(w / width, h / height)
-    matrix = (to_pixels @ image_matrix(place, height, width))[:2]
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    border = cv2.BORDER_CONSTANT if place.moved else cv2.BORDER_REPLICATE
-    image = cv2.warpAffine(pixels, matrix, crop.mask.shape, flags=flags, borderMode=border)
-    _blacken(image, place.frame)
-    _recolour(image, crop.table)
+    image = np.empty((*crop.mask.shape, 3), np.uint8)
+    top, left = (side.start for side in place.frame)
+    shown = _warp(pixels, to_pixels @ image_matrix(place, height, width), place, len(image))
+    _recolour(shown, crop.table, top, left, image)
     return image
 
 
@@ -213,6 +211,26 @@ def _decode(encoded: bytes, reduction: int) -> np.ndarray:
     if pixels is None:
         raise InputError("its image cannot be decoded")
     return pixels
+
+
+def _warp(pixels: np.ndarray, matrix: np.ndarray, place: Place, crop: int) -> np.ndarray:
+    """The part of a crop within its frame, BGRA; `matrix` takes (x, y, 1) of the crop to pixels.
+
+    Only what the crop shows is touched. cv2 warps four channels in two thirds of the time of three.
+    """
+    (top, bottom), (left, right) = ((side.start, min(side.stop, crop)) for side in place.frame)
+    matrix = matrix @ np.array([[1, 0, left], [0, 1, top], [0, 0, 1.0]])
+    far = right - left - 1, bottom - top - 1
+    corners = matrix[:2] @ np.array([[0, far[0], 0, far[0]], [0, 0, far[1], far[1]], [1] * 4])
+    sides = pixels.shape[1::-1]
+    x, y = np.clip(np.floor(corners.min(1)).astype(int) - 1, 0, np.subtract(sides, 1))
+    end = np.clip(np.floor(corners.max(1)).astype(int) + 3, (x + 1, y + 1), sides)
+    matrix[:2, 2] -= x, y
+    part = cv2.cvtColor(pixels[y : end[1], x : end[0]], cv2.COLOR_BGR2BGRA)
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_CONSTANT if place.moved else cv2.BORDER_REPLICATE
+    size = right - left, bottom - top
+    return cv2.warpAffine(part, matrix[:2], size, flags=flags, borderMode=border)
 
 
 def _stretch(x: float, y: float) -> np.ndarray:
@@ -246,13 +264,13 @@ def _tables(grid: tuple[int, int], place: Place, height: int, width: int) -> tup
 
 @functools.lru_cache(maxsize=1024)
 def _patches(patches: int, pixels: int, resized: int) -> np.ndarray:
-    """Patch of pixels -1..resized along a side, int32, by the rule of cv2's INTER_NEAREST.
+    """Patch of pixels -1..resized along a side, uint32, by the rule of cv2's INTER_NEAREST.
 
     From the patches to the image's pixels, and from these to the resized image's. The pixel before
     and the one after the image are for coordinates that round to either side.
     """
     nearest = nearest_patches(patches, pixels)[nearest_patches(pixels, resized)]
-    return np.pad(nearest, 1, mode="edge")
+    return np.concatenate([nearest[:1], nearest, nearest[-1:]]).astype(np.uint32)
 
 
 @njit(nogil=True, cache=True)
@@ -262,19 +280,21 @@ def _look_up(
     """Writes the proposal at the pixel nearest to matrix @ (x, y, 1) into out[y, x].
 
     Each row first finds the part of it that lies in the image, then walks there in steps of
-    2**-32 pixels, which is twice as fast as floating point with a test at every pixel.
+    2**-32 pixels, which is twice as fast as floating point with a test at every pixel. Unsigned
+    indices spare a test for negative ones.
     """
-    unit = 2.0**32
-    right, down = np.int64(matrix[0, 0] * unit), np.int64(matrix[1, 0] * unit)
+    unit, shift = 2.0**32, np.uint64(32)
+    right = np.uint64(np.int64(matrix[0, 0] * unit))
+    down = np.uint64(np.int64(matrix[1, 0] * unit))
     for y in range(out.shape[0]):
         u = matrix[0, 1] * y + matrix[0, 2] + 0.5
         v = matrix[1, 1] * y + matrix[1, 2] + 0.5
         first, last = _inside(matrix[0, 0], u, len(cols) - 2, 0.0, float(out.shape[1]))
         first, last = _inside(matrix[1, 0], v, len(rows) - 2, first, last)
-        col = np.int64((u + matrix[0, 0] * first + 1) * unit)
-        row = np.int64((v + matrix[1, 0] * first + 1) * unit)
-        for x in range(int(first), int(last)):
-            out[y, x] = proposal[rows[row >> 32], cols[col >> 32]]
+        col = np.uint64(np.int64((u + matrix[0, 0] * first + 1) * unit))
+        row = np.uint64(np.int64((v + matrix[1, 0] * first + 1) * unit))
+        for x in range(np.uint64(first), np.uint64(last)):
+            out[y, x] = proposal[rows[row >> shift], cols[col >> shift]]
             col += right
             row += down
 
@@ -289,11 +309,26 @@ def _inside(slope: float, start: float, size: int, first: float, last: float) ->
 
 
 @njit(nogil=True, cache=True)
-def _recolour(image: np.ndarray, table: np.ndarray) -> None:
-    """BGR -> RGB through the table, in place: one pass where cv2.LUT needs two and more time."""
+def _recolour(shown: np.ndarray, table: np.ndarray, top: int, left: int, image: np.ndarray) -> None:
+    """Writes BGRA pixels into an RGB image from (top, left) on, black around, through the table."""
+    height, width = shown.shape[:2]
+    red, green, blue = table
     for y in range(image.shape[0]):
-        for x in range(image.shape[1]):
-            blue, green, red = image[y, x]
-            image[y, x, 0] = table[0, red]
-            image[y, x, 1] = table[1, green]
-            image[y, x, 2] = table[2, blue]
+        if not top <= y < top + height:
+            _fill(image[y], table)
+            continue
+        _fill(image[y, :left], table)
+        _fill(image[y, left + width :], table)
+        source, target = shown[y - top], image[y, left : left + width]
+        for x in range(width):
+            target[x, 0] = red[source[x, 2]]
+            target[x, 1] = green[source[x, 1]]
+            target[x, 2] = blue[source[x, 0]]
+
+
+@njit(nogil=True, cache=True)
+def _fill(pixels: np.ndarray, table: np.ndarray) -> None:
+    """Sets pixels [n, 3] to what the table makes of black."""
+    for x in range(len(pixels)):
+        for c in range(3):
+            pixels[x, c] = table[c, 0]

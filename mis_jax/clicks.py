@@ -36,35 +36,47 @@ def sample_clicks(
     """
     mask = mask.view(np.uint8)
     area = cv2.countNonZero(mask)
+    box = cv2.boundingRect(mask)
     points = np.full((2, max_points, 3), -1, np.float32)
     if area >= max(min_area, 1):
         count = 1 + _draw_count(max_points - 1, gamma, rng)
-        _write(points[0], _positives(mask, count, rng))
+        _write(points[0], _positives(mask, box, count, rng))
     count = _draw_count(max_points, gamma, rng)
     near = (rng.random(count) < NEAR) & (area >= max(min_area, 1))
-    _write(points[1], _negatives(mask, area, near, rng))
+    _write(points[1], _negatives(mask, box, area, near, rng))
     return points.reshape(-1, 3)
 
 
-def _positives(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _positives(mask: np.ndarray, box: tuple, count: int, rng: np.random.Generator) -> np.ndarray:
+    top, left, part = _around(mask, box, ERODE_PIXELS)
     if rng.random() < ERODE:
-        eroded = cv2.erode(mask, _square(ERODE_PIXELS))  # what is outside the image counts as 1
+        eroded = cv2.erode(part, _square(ERODE_PIXELS))  # what is outside the image counts as 1
         if cv2.countNonZero(eroded) > MIN_ERODED:
-            mask = eroded
-    return _pick(mask, 1, rng.random(count))
+            part = eroded
+    return _pick(part, 1, top, left, rng.random(count))
 
 
 def _negatives(
-    mask: np.ndarray, area: int, near: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, box: tuple, area: int, near: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A pixel off the object for each of `near`, bool [n]; a click without room is left out."""
     u = rng.random(len(near))
     pixels = np.full((len(near), 2), -1, np.int32)
-    pixels[~near] = _pick(mask, 0, u[~near])
+    pixels[~near] = _pick(mask, 0, 0, 0, u[~near])
     if near.any():
-        dilated = cv2.dilate(mask, _square(math.ceil(NEAR_RATIO * math.sqrt(area))))
-        pixels[near] = _pick(cv2.subtract(dilated, mask), 1, u[near])
+        radius = math.ceil(NEAR_RATIO * math.sqrt(area))
+        top, left, part = _around(mask, box, radius)
+        border = cv2.subtract(cv2.dilate(part, _square(radius)), part)
+        pixels[near] = _pick(border, 1, top, left, u[near])
     return pixels[pixels[:, 0] >= 0]
+
+
+def _around(mask: np.ndarray, box: tuple, margin: int) -> tuple[int, int, np.ndarray]:
+    """First row and column, and pixels, of the part of a mask within a margin around a box."""
+    x, y, width, height = box
+    top, left = max(y - margin, 0), max(x - margin, 0)
+    part = mask[top : y + height + margin, left : x + width + margin]
+    return top, left, np.ascontiguousarray(part)
 
 
 def _write(rows: np.ndarray, pixels: np.ndarray) -> None:
@@ -90,8 +102,11 @@ def _square(radius: int) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _pick(region: np.ndarray, value: int, u: np.ndarray) -> np.ndarray:
-    """A uniform pixel where region == value for each u in [0, 1): int32 [n, 2], -1 if none is."""
+def _pick(region: np.ndarray, value: int, top: int, left: int, u: np.ndarray) -> np.ndarray:
+    """A uniform pixel where region == value for each u in [0, 1): int32 [n, 2], -1 if none is.
+
+    (top, left) is where the region begins.
+    """
     height, width = region.shape
     below = np.zeros(height + 1, np.int64)  # pixels of the region above each row
     for row in range(height):
@@ -110,5 +125,5 @@ def _pick(region: np.ndarray, value: int, u: np.ndarray) -> np.ndarray:
         while rank > 0 or region[row, col] != value:
             rank -= region[row, col] == value
             col += 1
-        pixels[i] = row, col
+        pixels[i] = top + row, left + col
     return pixels

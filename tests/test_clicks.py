@@ -162,11 +162,11 @@ def test_squares_equal_repeated_neighbourhoods(mask, radius):
 def test_pick_takes_the_pixel_of_that_rank(mask, value, u):
     u = np.array(u, np.float64)
     listed = np.argwhere(mask == value)
-    got = clicks._pick(mask, value, u)
+    got = clicks._pick(mask, value, 2, 3, u)
     if not len(listed):
         assert (got == -1).all()
     else:
-        np.testing.assert_array_equal(got, listed[(u * len(listed)).astype(int)])
+        np.testing.assert_array_equal(got, listed[(u * len(listed)).astype(int)] + (2, 3))
 
 
 def test_bool_masks_and_equal_generators_give_equal_clicks():

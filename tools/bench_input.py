@@ -36,6 +36,7 @@ from mis_jax import augment, clicks, config, input, records, tree
 
 BATCH = 32
 BATCHES = 6  # a round
+RECORDS = 8498  # of SBD; fewer are gone through again, for orders are drawn over so many
 ROUNDS = 7
 THREADS = (1, 2, 4)
 STAGES = (  # what is timed of ours: stage, holder and name of a function
@@ -88,6 +89,7 @@ def _ours(folder: str, threads: int) -> Iterator:
     fields = config.data() | {"threads": threads}
     fields |= {k: config.clicks()[k] for k in ("max_points", "gamma")}
     files = records.shard_files(folder)
+    files *= -(-RECORDS // len(input.Source(files)))
     return input.train_stream(files, seed=0, batch_size=BATCH, **fields)
 
 
@@ -127,6 +129,7 @@ def _write_sbd(folder: str, scratch: Path) -> None:
         merges = list(map(tuple, record.tree.merges.tolist()))
         data = {"tree": merges, "size": record.tree.grid}
         (scratch / "trees" / f"{names[-1]}.pkl").write_bytes(pickle.dumps(data))
+    names *= -(-RECORDS // len(names))
     (scratch / "train.txt").write_text("\n".join(names))
 
 
@@ -195,15 +198,16 @@ def _watched(function: Callable, stage: str, spent: dict, inner: list) -> Callab
 def _threads(folder: str) -> dict[str, dict]:
     """What threads make of all cores: the best of rounds, in which their numbers alternate."""
     best = {}
+    batches = 2 * BATCHES
     for _ in range(ROUNDS):
         for threads in THREADS:
             loader = _ours(folder, threads)
             _take(loader, threads)
             before = time.perf_counter(), time.process_time()
-            _take(loader, 4 * BATCHES)
+            _take(loader, batches)
             clock, used = time.perf_counter() - before[0], time.process_time() - before[1]
             loader.close()
-            count = 4 * BATCHES * BATCH
+            count = batches * BATCH
             row = {
                 "samples_a_second": round(count / clock, 1),
                 "cores_busy": round(used / clock, 2),

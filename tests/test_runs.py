@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_run
 
-from mis_jax import checkpoint
+from mis_jax import checkpoint, masks
 
 pytestmark = pytest.mark.slow
 STEPS = 8
@@ -85,22 +85,72 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(folder, whole):
 
 def ask_to_stop(process, path):
     """SIGTERM once there are some metrics; the run has to save and say so."""
-    while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 1):
-        time.sleep(0.01)
+    wait_for_metrics(path, [process])
     process.terminate()
-    _, err = process.communicate(timeout=100)
+    stopped_at(process)
+
+
+def wait_for_metrics(path, processes):
+    alive = lambda: all(p.poll() is None for p in processes)  # noqa: E731
+    while alive() and not (path.exists() and path.read_text().count("\n") > 1):
+        time.sleep(0.01)
+
+
+def stopped_at(process):
+    """The step at which a run that was asked to stop says that it has saved."""
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 143, err
-    assert "stopped and saved at step" in err
+    return int(re.search(r"stopped and saved at step (\d+)", err)[1])
 
 
-def test_two_processes_train_as_one_does_and_one_goes_on(folder, whole):
+def start_two(folder, run, steps):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = [f"--coordinator=127.0.0.1:{port}", "--num_processes=2"]
     words = [[*together, f"--process_id={i}"] for i in range(2)]
-    for process in [start(folder, "two", steps=3, words=w) for w in words]:
+    return [start(folder, run, steps=steps, words=w) for w in words]
+
+
+def losses_of(metrics):
+    return [m["loss"] for m in metrics]
+
+
+def test_two_processes_train_as_one_does_and_one_goes_on(folder, whole):
+    for process in start_two(folder, "two", steps=3):
         finish(process)
     finish(start(folder, "two", steps=5))
-    losses = [m["loss"] for m in metrics_of(folder / "two")]
-    assert losses == pytest.approx([m["loss"] for m in whole[:5]], rel=1e-4)
+    losses = losses_of(metrics_of(folder / "two"))
+    assert losses == pytest.approx(losses_of(whole[:5]), rel=1e-4)
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_asking_one_of_two_processes_stops_both_at_one_step(folder, whole, asked):
+    """SIGTERM reaches one of them; both save, and one alone goes on from there."""
+    run = folder / f"stopped{asked}"
+    processes = start_two(folder, run.name, steps=1000)
+    wait_for_metrics(run / "metrics.jsonl", processes)
+    processes[asked].terminate()
+    step, other = map(stopped_at, processes)
+    assert step == other == checkpoint.latest_step(run) == len(metrics_of(run))
+    finish(start(folder, run.name, steps=step + 1))
+    known = min(step + 1, STEPS)
+    losses = losses_of(metrics_of(run))
+    assert len(losses) == step + 1
+    assert losses[:known] == pytest.approx(losses_of(whole[:known]), rel=1e-4)
+
+
+def test_a_run_is_fine_tuned_on_masks(folder, whole):
+    """It begins with all parameters of the other run, and learns labelled objects."""
+    tiny_run.get_config()  # knows the model
+    masks.write("scenes", folder, folder / "objects")
+    words = [
+        f"--config.model.start={folder}/whole",
+        "--config.optim.lr=0",
+        "--config.loss.mask=nfl",
+    ]
+    finish(start(folder, "tuned", "objects", steps=1, words=words))
+    (metrics,) = metrics_of(folder / "tuned")
+    assert metrics["nfl"] == metrics["loss"] > 0
+    a, b = (checkpoint.load(folder / run)[1] for run in ("whole", "tuned"))
+    jax.tree.map(np.testing.assert_array_equal, a, b)

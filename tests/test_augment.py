@@ -261,6 +261,18 @@ def test_colours_equal_two_passes():
     assert 2 <= unchanged <= 30  # 1/16 of the draws
 
 
+def test_black_around_an_image_changes_colour_too():
+    a = dataclasses.replace(STILL, brightness_contrast=1.0, rgb_shift=1.0)
+    changed = 0
+    for seed in range(10):
+        crop = a.draw(np.random.default_rng(seed), np.ones((2, 3), bool), 20, 30)
+        image = augment.cut(png(smooth_image(20, 30)), crop, 20, 30)
+        outside = image[crop.mask == 0]
+        np.testing.assert_array_equal(outside, np.broadcast_to(crop.table[:, 0], outside.shape))
+        changed += outside.any()
+    assert changed > 2
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.25, 1.0])
 def test_crops_without_the_proposal_are_drawn_again(keep):
     a = dataclasses.replace(STILL, keep_background=keep)

@@ -16,13 +16,16 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "results" / "fidelity" / "mutations.json"
 # What is changed; file, text before and after; name of the tests/test_fidelity_*.py that must fail.
 MUTATIONS = (
-    ("GELU by tanh", "vit.py", "self.fc1(x), approximate=False", "self.fc1(x), approximate=True",
+    ("GELU by tanh", "vit.py", "return _erf_gelu(x)", "return jax.nn.gelu(x, approximate=True)",
      "features"),
     ("LayerNorm eps 1e-6 -> 1e-5", "vit.py", "epsilon=1e-6", "epsilon=1e-5", "features"),
-    ("cubic kernel a -0.75 -> -0.5", "vit.py", '"cubic-pytorch"', '"cubic"', "features"),
-    ("position offset 0.1 -> 0", "vit.py", "offset = 0.1 if", "offset = 0.0 if", "features"),
-    ("GELU of the pyramid by tanh", "simpleclick.py", "jax.nn.gelu(x, approximate=False)",
-     "jax.nn.gelu(x, approximate=True)", "simpleclick"),
+    ("cubic kernel a -0.75 -> -0.5", "features.py", '"cubic-pytorch"', '"cubic"', "features"),
+    ("position offset 0.1 -> 0", "features.py", "(0.1, ", "(0.0, ", "features"),
+    ("LayerScale left out", "vit.py", "layer_scale=True", "layer_scale=False", "features"),
+    ("12 heads of MoCo v3 small -> 6", "vit.py", "Variant(384, 12, 12, 16, 14)",
+     "Variant(384, 12, 6, 16, 14)", "features"),
+    ("GELU of the pyramid by tanh", "simpleclick.py", "return gelu(x)",
+     "return jax.nn.gelu(x, approximate=True)", "simpleclick"),
     ("GroupNorm eps 1e-5 -> 1e-6", "simpleclick.py", "epsilon=1e-5", "epsilon=1e-6",
      "simpleclick"),
     ("click radius 5 -> 4", "simpleclick.py", "CLICK_RADIUS = 5", "CLICK_RADIUS = 4",

@@ -5,8 +5,9 @@
 
 Both sides take turns on the same batches and simulate the same numbers of clicks, each number from
 0 to `config.clicks.max_next` in turn, so that a cycle is the mean work of a train step. FOLDER
-holds the clones that docs/fidelity.md makes; it needs torch. Weights are random, so that most of an
-image is an error: the worst case for the distance transform of simulated clicks.
+holds the clones that docs/fidelity.md makes; it needs torch, and on a GPU the environment variable
+XLA_PYTHON_CLIENT_PREALLOCATE=false, so that both sides find memory. Weights are random, so that
+errors are large and their distance transforms slow.
 """
 
 import argparse
@@ -65,9 +66,8 @@ def main() -> None:
     memory = {"ours": used(ours, before)}
     if arguments.published:
         for name, kind in (("published fp32", "float32"), ("published bf16", "bfloat16")):
-            before = resident()
             sides[name] = published_side(arguments.published.resolve(), c, batches, kind)
-            memory[name] = used(sides[name], before)
+            memory[name] = used(sides[name])
     cycles = -(-arguments.steps // len(batches))
     times = timed(sides, len(batches), cycles)
     result["compilations"]["later"] = compilations.count - result["compilations"]["first step"]
@@ -283,7 +283,7 @@ def timed(sides: dict[str, Side], kinds: int, cycles: int) -> dict[str, np.ndarr
     return times
 
 
-def figures(c: ConfigDict, times: np.ndarray, memory: float) -> dict:
+def figures(c: ConfigDict, times: np.ndarray, memory: float | None) -> dict:
     """A side's medians over cycles for each number of simulated clicks, and their means."""
     medians = np.median(times, 0)
     seconds, cores = medians.mean(0)
@@ -297,7 +297,7 @@ def figures(c: ConfigDict, times: np.ndarray, memory: float) -> dict:
         "images_per_second": round(float(rate), 4),
         "images_per_cpu_second": round(float(c.optim.batch_size / cores), 4),
         "mfu": mfu and round(float(mfu), 4),  # unknown where the device's peak is
-        "memory_gib": round(memory, 2),
+        "memory_gib": memory and round(memory, 2),
     }
 
 
@@ -307,15 +307,18 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**30
 
 
-def used(side: Side, before: float) -> float:
+def used(side: Side, before: float | None = None) -> float | None:
     """GiB at most while the side does its longest step, of the device or, on the CPU, the process.
 
-    On the CPU it counts from what the process had before the side was built.
+    On the CPU it counts from what the process had `before` the side was built; later sides, which
+    take what that one gave back, cannot be told.
     """
     rounds = config.clicks()["max_next"]
     side.step(rounds)
     if jax.default_backend() != "cpu":
         return side.device_peak() / 2**30
+    if before is None:
+        return None
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
     side.step(rounds)
     peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]

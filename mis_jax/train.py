@@ -327,7 +327,8 @@ def _loop(
 ) -> State:
     """Steps until done. Metrics are read one step late, so that the device rarely waits."""
     first, steps, fields = int(state["step"]), config.optim.steps, config.train
-    place, look = sharding.batch_sharding(mesh), make_look(config, mesh)
+    place = sharding.batch_sharding(mesh)
+    look = make_look(config, mesh) if fields.picture_every else None
     pending = []
     with signals.Signals() as asked, monitor.Monitor(run, config, first) as shown:
         if first >= steps:
@@ -349,7 +350,7 @@ def _loop(
                 items = {**state, "data": stream.get_state()}
                 said = checkpoint.origin(config)
                 saver.save_checkpointables_async(step, items, force=True, custom_metadata=said)
-            if fields.picture_every and step % fields.picture_every == 0:
+            if look and step % fields.picture_every == 0:
                 shown.picture(step, jax.device_get(look(state["params"], step, batch)))
             if held_out and step % fields.noc_every == 0:
                 shown.noc(step, held_out(sharding.gathered(state.get("ema", state["params"]))))

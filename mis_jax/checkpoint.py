@@ -17,10 +17,9 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
-from mis_jax import official, records, simpleclick, state_dicts, weights
+from mis_jax import download, official, records, simpleclick, state_dicts, weights
 from mis_jax.errors import InputError
 
-LICENCES = {"mae": "CC-BY-NC-4.0", "dino": "Apache-2.0"}  # of the weights of config.model.init
 FILES = (".safetensors", ".pth", ".pt")
 
 
@@ -113,7 +112,9 @@ def save_failed(folder: pathlib.Path, state: dict, batch: Mapping[str, np.ndarra
 def origin(config: ConfigDict) -> dict[str, str]:
     """What is kept with trained weights of those they began from: "init", and a "licence"."""
     init = config.model.init
-    return {"init": init} | ({"licence": LICENCES[init]} if init in LICENCES else {})
+    known = (s.licence for name, s in download.KNOWN.items() if name.startswith(f"{init}-"))
+    licence = next(known, None)
+    return {"init": init} | ({"licence": licence} if licence else {})
 
 
 def latest_step(run: pathlib.Path) -> int:

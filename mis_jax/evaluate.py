@@ -15,7 +15,7 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -428,7 +428,7 @@ def run(
     results: dict[str, dict] = {}
     predictors: dict[int | None, ClickPredictor] = {}
     for benchmark in opened:
-        size = settings.get("davis_size" if benchmark.name.lower() == "davis" else "size")
+        size = input_size(benchmark, settings)
         if size not in predictors:
             predictors[size] = make(size)
         name = f"{benchmark.name}-{_fingerprint(identity, settings)}"
@@ -447,6 +447,11 @@ def run(
         plot(results, target, max_clicks).savefig(picture, dpi=150)
         _save(output / "iou_per_click.png", picture.getvalue())
     return f"{text}Written to {output}"
+
+
+def input_size(benchmark: Benchmark, settings: Mapping[str, Any]) -> int | None:
+    """Side of the network's square for a benchmark, of `config.eval`; None if that has no size."""
+    return settings.get("davis_size" if benchmark.name.lower() == "davis" else "size")
 
 
 Evaluated = tuple[Callable[[int | None], ClickPredictor], dict, dict, Path]

@@ -1,9 +1,11 @@
 """What a training run shows: progress, metrics, TensorBoard, pictures, held-out NoC, traces."""
 
+import functools
+import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import jax
@@ -11,8 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mis_jax import records, simpleclick
+from mis_jax import evaluate, records, simpleclick
 from mis_jax.errors import InputError
+from mis_jax.predictor import Predictor, make_program
 
 # tqdm's own, but always images/s, never s/image, and the time left.
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -184,29 +187,21 @@ class HeldOut:
     """
 
     def __init__(self, datasets: Sequence[str], config: ConfigDict) -> None:
-        from mis_jax import benchmarks
-
-        self._config = config
-        self._samples = []
-        for text in datasets:
-            name, _, folder = text.partition("=")
-            benchmark = benchmarks.open_benchmark(name, folder)
-            taken = [s for s, _ in zip(benchmark, range(config.train.noc_objects), strict=False)]
-            self._samples.append((name, taken))
-        m, e = config.model, config.eval
-        self._program = simpleclick.program(
-            m.variant, m.patch, e.size, config.data.crop, binary_prev_mask=m.binary_prev_mask
-        )
+        count, self._eval, self._sets = config.train.noc_objects, config.eval, []
+        programs = {}
+        for benchmark in evaluate.open_datasets(datasets):
+            size = evaluate.input_size(benchmark, config.eval)
+            if size not in programs:
+                programs[size] = make_program(config, size)
+            samples = list(itertools.islice(benchmark, count))
+            self._sets.append((benchmark.name, samples, size, programs[size]))
 
     def __call__(self, params: dict) -> dict[str, float]:
         """{"NAME noc85", "NAME noc90"} of each dataset; `params` are on this process's devices."""
-        from mis_jax import evaluate
-        from mis_jax.predictor import Predictor
-
-        e, found = self._config.eval, {}
-        network: Callable = lambda *args: self._program(params, *args)  # noqa: E731
-        predictor = Predictor(network, e.size, e.flip, e.threshold)
-        for name, samples in self._samples:
+        e, found = self._eval, {}
+        for name, samples, size, program in self._sets:
+            network = functools.partial(program, params)
+            predictor = Predictor(network, size, e.flip, e.threshold)
             ious = [
                 [r.iou for r in evaluate.rounds(predictor, sample, e.target, e.max_clicks)]
                 for sample in samples

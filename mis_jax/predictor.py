@@ -6,6 +6,7 @@ square, and the crop moves only when a positive click falls outside or the mask 
 """
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -239,7 +240,12 @@ def sam_answer(mask: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def make_network(config: Any, params: Any, size: int) -> Network:
-    """The compiled SimpleClick of a checkpoint for inputs of size x size pixels.
+    """The compiled SimpleClick of a checkpoint for inputs of size x size pixels."""
+    return functools.partial(make_program(config, size), params)
+
+
+def make_program(config: Any, size: int) -> Callable:
+    """(params, image, previous, points) -> logits, compiled once for all parameters.
 
     It computes in float32 unless the config names another type: rounding to bfloat16 moves masks,
     and with them the clicks.
@@ -247,8 +253,7 @@ def make_network(config: Any, params: Any, size: int) -> Network:
     from mis_jax import simpleclick
 
     m = config.model
-    return simpleclick.network(
-        params,
+    return simpleclick.program(
         variant=m.variant,
         patch=m.patch,
         crop=config.data.crop,

@@ -111,7 +111,9 @@ def train(
     """
     checkpoint.agree(run, config, FREE)
     mesh = sharding.make_mesh(config.mesh.fsdp)
-    clicked = monitor.HeldOut(held_out, config) if held_out and config.train.noc_every else None
+    if bool(held_out) != bool(config.train.noc_every):
+        raise InputError("--held_out and config.train.noc_every need each other; give both.")
+    clicked = monitor.HeldOut(held_out, config) if held_out else None
     step_fn, init, shapes, places = make_step(config, mesh)
     stream = make_stream(files, config)
     with contextlib.closing(stream), checkpoint.writing(run):

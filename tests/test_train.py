@@ -338,6 +338,14 @@ def test_batches_are_shared_among_all_devices(files, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_held_out_objects_and_when_to_click_on_them_go_together(files, tmp_path):
+    for held_out, every in ((["mine=nowhere"], 0), ([], 2)):
+        with pytest.raises(InputError, match=r"--held_out and config\.train\.noc_every need each"):
+            train.train(files, tmp_path, tiny_config(**{"train.noc_every": every}), held_out)
+    with pytest.raises(InputError, match="nowhere does not exist"):
+        train.train(files, tmp_path, tiny_config(**{"train.noc_every": 2}), ["mine=nowhere"])
+
+
 def test_a_backbone_without_known_weights_is_refused():
     fields = config.default().model
     assert train.initial_backbone(fields, {}) is None

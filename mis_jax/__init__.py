@@ -10,7 +10,7 @@ _EXPORTS = {
     "Tree": "mis_jax.tree",
     "TreePredictor": "mis_jax.tree_predictor",
     "build_tree": "mis_jax.tree",
-    "noc": "mis_jax.evaluate",
+    "noc": "mis_jax.metrics",
 }
 
 __all__ = sorted(_EXPORTS)

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import mis_jax
-from mis_jax import cli, evaluate, features, images, oracle, page, propose, records
+from mis_jax import cli, clicker, evaluate, features, images, oracle, page, propose, records, tables
 from mis_jax.benchmarks import Benchmark
 from mis_jax.errors import InputError
 from mis_jax.input import Source
@@ -108,7 +108,7 @@ def inspect(
     records.write_file(output / "inspect.json", json.dumps(document, indent=1))
     records.write_file(output / "inspect.html", _page(folder, survey, results, cards, config))
     lines = propose.describe_trees(survey.trees) if survey else []
-    lines += [text_table(results), evaluate.left_out(results)] if results else []
+    lines += [text_table(results), tables.left_out(results)] if results else []
     return "\n".join([*lines, f"Open {output / 'inspect.html'} in a browser."])
 
 
@@ -210,7 +210,7 @@ def measure(
         for sample, tree in zip(batch, trees, strict=True):
             iou, node = oracle.best_node(tree, sample.mask)
             mask = snap(sample.image, tree.mask(node)) > 0.5
-            record = {"id": sample.id, "iou": iou, "snapped": evaluate.iou(sample.mask, mask)}
+            record = {"id": sample.id, "iou": iou, "snapped": clicker.iou(sample.mask, mask)}
             record["area"] = float(tree.areas()[node] / tree.n)
             for target in TARGETS:
                 needed = oracle.nodes_needed(tree, sample.mask, target, MAX_NODES)
@@ -304,7 +304,7 @@ def _page(
 ) -> str:
     parts = []
     if results:
-        lines = html.escape(evaluate.left_out(results)).replace("\n", "<br>")
+        lines = html.escape(tables.left_out(results)).replace("\n", "<br>")
         rows = page.table(table(results))
         parts.append(MEASURED.substitute(most=MAX_NODES, table=rows, left_out=lines))
         parts += cards

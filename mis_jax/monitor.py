@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mis_jax import evaluate, records, simpleclick
+from mis_jax import clicker, evaluate, metrics, records, simpleclick
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, make_program
 
@@ -203,9 +203,9 @@ class HeldOut:
             network = functools.partial(program, params)
             predictor = Predictor(network, size, e.flip, e.threshold)
             ious = [
-                [r.iou for r in evaluate.rounds(predictor, sample, e.target, e.max_clicks)]
+                [r.iou for r in clicker.rounds(predictor, sample, e.target, e.max_clicks)]
                 for sample in samples
             ]
             for percent in (85, 90):
-                found[f"{name} noc{percent}"] = evaluate.noc(ious, percent / 100, e.max_clicks)
+                found[f"{name} noc{percent}"] = metrics.noc(ious, percent / 100, e.max_clicks)
         return found

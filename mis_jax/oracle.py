@@ -33,7 +33,7 @@ def best_node(tree: Tree, truth: np.ndarray) -> tuple[float, int]:
     """
     outside, inside = map(tree.sums, leaf_counts(tree, truth))
     union = inside[-1] + outside
-    ious = np.where(union > 0, inside / np.maximum(union, 1), 1.0)  # as `evaluate.iou` has it
+    ious = np.where(union > 0, inside / np.maximum(union, 1), 1.0)  # as `clicker.iou` has it
     node = int(np.argmax(ious))
     return float(ious[node]), node
 

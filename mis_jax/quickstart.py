@@ -24,6 +24,7 @@ from mis_jax import (
     benchmarks,
     checkpoint,
     cli,
+    clicker,
     evaluate,
     features,
     propose,
@@ -179,7 +180,7 @@ def measure(
     folder: Path,
     config: ConfigDict,
 ) -> dict:
-    """Clicks on every held-out scene; the entry of results.json, see `evaluate.summarize`."""
+    """Clicks on every held-out scene; the entry of results.json, see `metrics.summarize`."""
     identity = {"run": name, "predictor": "network", "step": step, "config": config.to_dict()}
     evaluate.run(
         lambda size: predictor, [benchmark], folder / name, config.eval.to_dict(), identity
@@ -238,10 +239,7 @@ def _examples(
     return [
         report.Example(
             sample,
-            {
-                name: list(evaluate.rounds(p, sample, target, most))
-                for name, p in predictors.items()
-            },
+            {name: list(clicker.rounds(p, sample, target, most)) for name, p in predictors.items()},
         )
         for _, sample in zip(range(config.quickstart.shown), benchmark, strict=False)
     ]

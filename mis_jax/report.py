@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import mis_jax
-from mis_jax import evaluate, page
+from mis_jax import clicker, page
 from mis_jax.benchmarks import Sample
 from mis_jax.propose import Report
 from mis_jax.records import Record, write_file
@@ -28,7 +28,7 @@ class Example:
     """A held-out scene and the clicks on it that each network took, by its name."""
 
     sample: Sample
-    rounds: dict[str, list[evaluate.Round]]
+    rounds: dict[str, list[clicker.Round]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Facts:
     trees: Report
     photos: list[Record]
     metrics: list[dict]  # the lines of metrics.jsonl
-    results: dict[str, dict]  # network -> what `evaluate.summarize` returns
+    results: dict[str, dict]  # network -> what `metrics.summarize` returns
     examples: list[Example]
     seconds: dict[str, float]  # of each part of the flow
 
@@ -85,9 +85,7 @@ def mean_iou(result: dict, max_clicks: int) -> np.ndarray:
 # ---- pictures
 
 
-def draw_clicks(
-    image: np.ndarray, mask: np.ndarray, clicks: Sequence[evaluate.Round]
-) -> np.ndarray:
+def draw_clicks(image: np.ndarray, mask: np.ndarray, clicks: Sequence[clicker.Round]) -> np.ndarray:
     """`page.draw_mask` with clicks, uint8 RGB [H, W, 3]."""
     panel = page.draw_mask(image, mask)
     for click in clicks:

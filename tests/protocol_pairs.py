@@ -16,8 +16,9 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from mis_jax import evaluate, simpleclick, weights
+from mis_jax import clicker, simpleclick, tables, weights
 from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
+from mis_jax.metrics import summarize
 from mis_jax.predictor import Predictor
 
 KINDS = ("blob", "line", "border", "pieces", "holes", "tiny", "full", "frame")
@@ -213,7 +214,7 @@ class Passes:
 
 
 def ours(given: Pair, network: Callable = network, clicks: int = 20) -> Passes:
-    """`mis_jax.evaluate.rounds` on a pair."""
+    """`mis_jax.clicker.rounds` on a pair."""
     done, known = Passes(), {}
 
     def watched(image, previous, points):
@@ -225,7 +226,7 @@ def ours(given: Pair, network: Callable = network, clicks: int = 20) -> Passes:
 
     predictor = Predictor(watched, given.size)
     sample = Sample("", given.image, given.truth)
-    for r in evaluate.rounds(predictor, sample, given.target, clicks):
+    for r in clicker.rounds(predictor, sample, given.target, clicks):
         done.clicks.append((r.row, r.col, int(r.positive)))
         done.rois.append(predictor.roi)
         done.ious.append(r.iou)
@@ -242,7 +243,7 @@ SECONDS = 1.234  # made up, of every object
 
 def printed_table(ious: list[np.ndarray], target: float) -> np.ndarray:
     """NoC@85, NoC@90, >=20@85, >=20@90 and seconds a click, as our table prints them."""
-    cells = evaluate.table({"x": _summary(ious, target)}, "ours").splitlines()[2]
+    cells = tables.table({"x": _summary(ious, target)}, "ours").splitlines()[2]
     return np.array([float(cell) for cell in cells.split("|")[4:9]])
 
 
@@ -254,7 +255,7 @@ def metrics(ious: list[np.ndarray], target: float) -> np.ndarray:
 
 def _summary(ious: list[np.ndarray], target: float) -> dict:
     records = [{"id": str(k), "ious": x.tolist(), "seconds": SECONDS} for k, x in enumerate(ious)]
-    return evaluate.summarize(records, Benchmark("x", None, {}, {}), target)
+    return summarize(records, Benchmark("x", None, {}, {}), target)
 
 
 # ---- SimpleClick with weights from a seed

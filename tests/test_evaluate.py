@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from scipy import ndimage
 from scipy.special import expit
 
-from mis_jax import descriptor, evaluate
+from mis_jax import clicker, descriptor, evaluate, figures, metrics, tables
 from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor
@@ -207,7 +207,7 @@ def test_protocol_equals_the_transcription():
         clicks, rois, ious = oracle_rounds(image, truth, 0.97, 10)
         predictor, seen = Predictor(colour_network, SIZE), []
         done = []
-        for r in evaluate.rounds(predictor, Sample("", image, truth), 0.97, 10):
+        for r in clicker.rounds(predictor, Sample("", image, truth), 0.97, 10):
             done.append(r)
             seen.append(predictor.roi)
         assert [(r.row, r.col, r.positive) for r in done] == clicks
@@ -230,18 +230,18 @@ def test_next_click_equals_the_full_image_transform(data):
         mask[:] = False
     free = ~data.draw(arrays.arrays(bool, shape)) | data.draw(st.booleans())
     clicked = [tuple(p) for p in np.argwhere(~free).tolist()]
-    assert evaluate.next_click(truth, mask, clicked) == oracle_click(truth, mask, free)
+    assert clicker.next_click(truth, mask, clicked) == oracle_click(truth, mask, free)
 
 
 def test_first_of_equally_deep_pixels_is_clicked_and_ties_are_negative():
     truth = np.zeros((40, 60), np.int32)
     truth[20:31, 30:41] = truth[5:16, 40:51] = truth[5:16, 10:21] = 1
     mask = np.zeros((40, 60), bool)
-    assert evaluate.next_click(truth, mask, []) == (10, 15, True)
-    assert evaluate.next_click(truth, mask, [(10, 15)]) == (10, 45, True)
+    assert clicker.next_click(truth, mask, []) == (10, 15, True)
+    assert clicker.next_click(truth, mask, [(10, 15)]) == (10, 45, True)
     mask[26:37, 0:11] = True
-    assert evaluate.next_click(truth, mask, []) == (31, 5, False)
-    assert evaluate.next_click(truth, truth == 1, [(0, 0)]) == (0, 0, False)
+    assert clicker.next_click(truth, mask, []) == (31, 5, False)
+    assert clicker.next_click(truth, truth == 1, [(0, 0)]) == (0, 0, False)
 
 
 def test_rounding_of_the_distance_transform_decides_no_tie(monkeypatch):
@@ -258,30 +258,30 @@ def test_rounding_of_the_distance_transform_decides_no_tie(monkeypatch):
         truth = np.tile(np.pad(blob, 1), (4, 5)).astype(np.int32)  # twenty times the same depth
         empty = np.zeros(truth.shape, bool)
         expected = oracle_click(truth, empty, np.ones(truth.shape, bool))
-        assert evaluate.next_click(truth, empty, []) == expected
+        assert clicker.next_click(truth, empty, []) == expected
 
 
 def test_iou_leaves_out_what_does_not_count():
     truth = np.array([[1, 1, 1, 0, 0, -1]], np.int32)
-    assert evaluate.iou(truth, np.array([[1, 1, 0, 1, 0, 1]], bool)) == 2 / 4
-    assert evaluate.iou(truth, np.zeros((1, 6), bool)) == 0
-    assert evaluate.iou(np.zeros((1, 2), np.int32), np.zeros((1, 2), bool)) == 1
+    assert clicker.iou(truth, np.array([[1, 1, 0, 1, 0, 1]], bool)) == 2 / 4
+    assert clicker.iou(truth, np.zeros((1, 6), bool)) == 0
+    assert clicker.iou(np.zeros((1, 2), np.int32), np.zeros((1, 2), bool)) == 1
 
 
 def test_noc_of_the_published_code():
     ious = [[0.5, 0.86, 0.91], [0.95], [0.1] * 18 + [0.82, 0.84]]
     for target, mean, failures in ((0.80, 7.3333, 0), (0.85, 7.6667, 1), (0.90, 8.0, 1)):
-        assert evaluate.noc(ious, target) == pytest.approx(mean, abs=1e-4)
-        assert evaluate.nof(ious, target) == failures
-    assert evaluate.noc([[0.1] * 19 + [0.95]]) == 20
-    assert evaluate.nof([[0.1] * 19 + [0.95]]) == 1  # as there: solved by the very last click
-    assert evaluate.noc([[0.1, 0.2, 0.3, 0.95]], max_clicks=3) == 3
+        assert metrics.noc(ious, target) == pytest.approx(mean, abs=1e-4)
+        assert metrics.nof(ious, target) == failures
+    assert metrics.noc([[0.1] * 19 + [0.95]]) == 20
+    assert metrics.nof([[0.1] * 19 + [0.95]]) == 1  # as there: solved by the very last click
+    assert metrics.noc([[0.1, 0.2, 0.3, 0.95]], max_clicks=3) == 3
 
 
 def test_thresholds_are_compared_in_float32():
     just_below = float(np.nextafter(np.float64(0.9), 0))
-    assert evaluate.noc([[just_below, 0.99]], 0.90) == 1
-    assert evaluate.noc([[0.8999999, 0.99]], 0.90) == 2
+    assert metrics.noc([[just_below, 0.99]], 0.90) == 1
+    assert metrics.noc([[0.8999999, 0.99]], 0.90) == 2
 
 
 # ---- what is written
@@ -345,8 +345,8 @@ def test_everything_is_written(folder, tmp_path):
     np.testing.assert_allclose(mine["ious"]["s1"], ious, rtol=1e-6)
     rows = list(mine["ious"].values())
     for percent, target in ((80, 0.8), (85, 0.85), (90, 0.9)):
-        assert mine[f"noc{percent}"] == evaluate.noc(rows, target, 6)
-        assert mine[f"nof{percent}"] == evaluate.nof(rows, target, 6)
+        assert mine[f"noc{percent}"] == metrics.noc(rows, target, 6)
+        assert mine[f"nof{percent}"] == metrics.nof(rows, target, 6)
     assert (mine["n"], mine["expected"], mine["skipped"]) == (
         3,
         4,
@@ -470,14 +470,14 @@ def test_nothing_usable_is_an_error():
                                               (1.01, "80 85 90")])  # fmt: skip
 def test_noc_above_the_target_is_not_known(target, keys):
     records = [{"id": "a", "ious": [0.5, 0.97], "seconds": 3.0}]
-    result = evaluate.summarize(records, Benchmark("x", None, {}, {}), target)
+    result = metrics.summarize(records, Benchmark("x", None, {}, {}), target)
     assert [k[3:] for k in result if k.startswith("noc")] == keys.split()
     assert result["spc"] == 1.5
-    assert "-" in evaluate.table({"x": result}, "ours") or target > 0.85
+    assert "-" in tables.table({"x": result}, "ours") or target > 0.85
 
 
 def test_curve_holds_the_last_value():
-    axes = evaluate.plot({"x": {"ious": {"a": [0.5, 0.9], "b": [0.1, 0.2, 0.3]}}}, 0.9, 4).axes[0]
+    axes = figures.plot({"x": {"ious": {"a": [0.5, 0.9], "b": [0.1, 0.2, 0.3]}}}, 0.9, 4).axes[0]
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [0.3, 0.55, 0.6, 0.6])
 
 
@@ -485,8 +485,8 @@ def test_pictures_show_clicks_and_outline():
     image = np.full((100, 160, 3), 90, np.uint8)
     mask = np.zeros((100, 160), bool)
     mask[40:60, 50:90] = True
-    done = [evaluate.Round(50, 70, True, mask, 0.5), evaluate.Round(10, 20, False, mask, 0.6)] * 3
-    strip = evaluate.draw(image, done)
+    done = [clicker.Round(50, 70, True, mask, 0.5), clicker.Round(10, 20, False, mask, 0.6)] * 3
+    strip = figures.draw(image, done)
     assert strip.shape == (2 * 120, 5 * 164, 3)
     assert tuple(strip[20 + 50, 70]) == (0, 160, 0)
     assert tuple(strip[20 + 40, 50]) == (255, 220, 0)
@@ -581,6 +581,6 @@ def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys
     assert "run" not in results["meta"]
     assert str(folder) not in (tmp_path / "results.json").read_text()
     sample = next(s for s in open_benchmark("mine", folder) if s.id == "s2")
-    rounds = evaluate.rounds(TreePredictor(name == "tree"), sample, 0.9, 3)
+    rounds = clicker.rounds(TreePredictor(name == "tree"), sample, 0.9, 3)
     np.testing.assert_allclose(results["mine"]["ious"]["s2"], [r.iou for r in rounds], rtol=1e-6)
     assert f"| mine    | {name} " in capsys.readouterr().out

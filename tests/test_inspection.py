@@ -17,9 +17,9 @@ from absl import flags
 from mis_jax import (
     benchmarks,
     cli,
+    clicker,
     config,
     descriptor,
-    evaluate,
     features,
     inspection,
     oracle,
@@ -82,11 +82,11 @@ def test_figures_are_those_of_all_masks(folder, result):
     ious, needed = [], []
     for row, sample, tree in zip(rows, samples, trees(folder), strict=True):
         masks = (tree.pixel_mask(node, *sample.mask.shape) for node in range(tree.num_nodes))
-        ious.append(max(evaluate.iou(sample.mask, mask) for mask in masks))
+        ious.append(max(clicker.iou(sample.mask, mask) for mask in masks))
         needed.append(oracle.nodes_needed(tree, sample.mask, 0.9, 20))
         assert float(row["iou"]) == pytest.approx(ious[-1], abs=1e-6)
         best = tree.mask(oracle.best_node(tree, sample.mask)[1])
-        snapped = evaluate.iou(sample.mask, snap.snap(sample.image, best) > 0.5)
+        snapped = clicker.iou(sample.mask, snap.snap(sample.image, best) > 0.5)
         assert float(row["snapped"]) == pytest.approx(snapped, abs=1e-6)
         assert row["nodes90"] == ("" if needed[-1] is None else str(needed[-1]))
     figures = json.loads((result[1] / "inspect.json").read_text())["datasets"]["mine"]

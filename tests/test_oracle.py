@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mis_jax import evaluate, oracle
+from mis_jax import clicker, oracle
 from mis_jax.errors import InputError
 from mis_jax.tree import Tree, build_tree
 
@@ -65,7 +65,7 @@ def test_best_node_is_the_best_of_all_masks(case, empty):
     if empty:
         truth[truth == 1] = 0
     masks = (tree.pixel_mask(node, *truth.shape) for node in range(tree.num_nodes))
-    ious = [evaluate.iou(truth, mask) for mask in masks]
+    ious = [clicker.iou(truth, mask) for mask in masks]
     assert oracle.best_node(tree, truth) == (max(ious), int(np.argmax(ious)))
 
 
@@ -76,7 +76,7 @@ def test_nodes_needed_is_the_smallest_of_all_sets(case, target, most):
     needed = None
     for k in range(1, min(most, tree.num_nodes) + 1):
         sets = itertools.combinations(range(tree.num_nodes), k)
-        if any(evaluate.iou(truth, flipped(tree, s, truth.shape)) >= target for s in sets):
+        if any(clicker.iou(truth, flipped(tree, s, truth.shape)) >= target for s in sets):
             needed = k
             break
     assert oracle.nodes_needed(tree, truth, target, most) == needed

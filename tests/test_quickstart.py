@@ -208,7 +208,7 @@ def test_drawings_keep_the_image_and_mark_the_clicks():
     image = rng.integers(0, 256, (40, 60, 3), dtype=np.uint8)
     copy, mask = image.copy(), np.zeros((40, 60), bool)
     mask[10:30, 20:50] = True
-    click = report.evaluate.Round(20, 35, True, mask, 0.5)
+    click = report.clicker.Round(20, 35, True, mask, 0.5)
     panel = report.draw_clicks(image, mask, [click])
     assert (image == copy).all()
     assert tuple(panel[20, 35]) == report.POSITIVE

@@ -11,7 +11,7 @@ import json
 import numpy as np
 from tqdm import tqdm
 
-from mis_jax import evaluate
+from mis_jax import clicker, evaluate, metrics
 from mis_jax.descriptor import embedded
 from mis_jax.oracle import bootstrap_interval
 from mis_jax.snap import snap
@@ -84,7 +84,7 @@ def main() -> None:
         for name, make in PREDICTORS.items():
             predictor = make()
             ious = [
-                [r.iou for r in evaluate.rounds(predictor, sample, max(TARGETS), MAX_CLICKS)]
+                [r.iou for r in clicker.rounds(predictor, sample, max(TARGETS), MAX_CLICKS)]
                 for sample in tqdm(benchmark, f"{benchmark.name}, {name}", len(benchmark))
             ]
             rows[name] = {f"noc{100 * t:.0f}": _noc(ious, t) for t in TARGETS}
@@ -95,7 +95,7 @@ def main() -> None:
 
 
 def _noc(ious: list[list[float]], target: float) -> dict[str, float]:
-    counts = [evaluate.noc([row], target, MAX_CLICKS) for row in ious]
+    counts = [metrics.noc([row], target, MAX_CLICKS) for row in ious]
     low, high = bootstrap_interval(np.array(counts))
     return {"mean": round(float(np.mean(counts)), 3), "low": round(low, 3), "high": round(high, 3)}
 

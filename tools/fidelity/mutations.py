@@ -45,7 +45,7 @@ MUTATIONS = (
     ("smallest crop 200 -> 180", "predictor.py", "MIN_CROP = 200", "MIN_CROP = 180", "protocol"),
     ("ZoomIn's IoU 0.5 -> 0.4", "predictor.py", "RECOMPUTE_IOU = 0.5", "RECOMPUTE_IOU = 0.4",
      "protocol"),
-    ("ties give a positive click", "evaluate.py", "if missed > surplus", "if missed >= surplus",
+    ("ties give a positive click", "clicker.py", "if missed > surplus", "if missed >= surplus",
      "protocol"),
     ("BCE of wrong sign", "losses.py", "- logits * target", "+ logits * target", "training"),
     ("dropout of the head off", "simpleclick.py", "nnx.Dropout(0.1", "nnx.Dropout(0.0", "training"),

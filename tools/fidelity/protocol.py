@@ -41,7 +41,7 @@ from isegm.model.modeling.transformer_helper.cross_entropy_loss import CrossEntr
 from protocol_pairs import PAIRS, SMALL_CLICKS, TARGETS, Pair, Passes, checksum, pair
 from scipy.special import expit
 
-from mis_jax import evaluate, simpleclick
+from mis_jax import metrics, simpleclick
 from mis_jax.predictor import POINT_ROWS, resize_align_corners
 
 OPTIONS = {"pred_thr": 0.5, "min_clicks": 1}  # as evaluate.py sets them
@@ -298,7 +298,7 @@ def compare_small() -> tuple[list[dict], dict]:
     clicks = sum(len(p.clicks) for p in found)
     moves = sum(a != b for p in found for a, b in itertools.pairwise(p.rois))
     noc, _, over = utils.compute_noc_metric(ious[0], LOW, SMALL_CLICKS)
-    mine = [f(ious[1], t, SMALL_CLICKS) for f in (evaluate.noc, evaluate.nof) for t in LOW]
+    mine = [f(ious[1], t, SMALL_CLICKS) for f in (metrics.noc, metrics.nof) for t in LOW]
     apart = np.abs(np.concatenate(ious[0]) - np.concatenate(ious[1]))
     oracle = "evaluate_sample with PlainVitModel xTiny, weights from a seed, float32 on the CPU"
     cases = f"{len(found)} pairs, {clicks} clicks, {moves} moves of the crop"

@@ -8,7 +8,11 @@ A folder of your own is one of two layouts:
 Its masks are PNG, BMP or TIFF: 0 is background, 128 is not counted, any other value is the object.
 """
 
+import concurrent.futures
+import contextlib
 import dataclasses
+import functools
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,9 +46,10 @@ class Sample:
 
 @dataclasses.dataclass
 class Benchmark:
-    """The objects of an evaluation set, read one at a time.
+    """The objects of an evaluation set, read when they are asked for, by any number of threads.
 
-    Iterating leaves out what cannot be used and names it, with the reason, in `skipped`.
+    Iterating leaves out what cannot be used and names it, with the reason, in `skipped`. It can be
+    pickled, for other processes.
 
     Attributes:
         name: as the user calls it.
@@ -66,15 +71,31 @@ class Benchmark:
         name, why = next(iter(self.skipped.items()))
         return InputError(f"{self.name}: no object can be used; {name}: {why}.")
 
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the objects, in the order of the evaluation; some may prove unusable."""
+        return list(self.readers)
+
+    def read(self, id: str) -> Sample:
+        """One object.
+
+        Raises:
+            InputError: it cannot be used, which `skipped` then says too; or there is none such.
+        """
+        if id not in self.readers:
+            raise InputError(f'{self.name} has no object "{id}".')
+        try:
+            image, mask = self.readers[id]()
+            _check(image, mask)
+        except InputError as error:
+            self.skipped[id] = str(error)
+            raise
+        return Sample(id, image, mask)
+
     def __iter__(self) -> Iterator[Sample]:
-        for name, read in self.readers.items():
-            try:
-                image, mask = read()
-                _check(image, mask)
-            except InputError as error:
-                self.skipped[name] = str(error)
-            else:
-                yield Sample(name, image, mask)
+        for name in self.readers:
+            with contextlib.suppress(InputError):
+                yield self.read(name)
 
 
 def open_benchmark(name: str, folder: str | Path) -> Benchmark:
@@ -145,17 +166,14 @@ def _pairs(pictures: list[Path], masks: dict[str, Path], decode: Callable) -> tu
         elif mask is None:
             skipped[picture.name] = "no mask of this name"
         else:
-            readers[stem] = _pair_reader(picture, mask, decode)
+            readers[stem] = functools.partial(_read_pair, picture, mask, decode)
             left.pop(mask.stem, None)
     skipped.update({f"mask {p.name}": "no image of this name" for p in left.values()})
     return readers, skipped
 
 
-def _pair_reader(picture: Path, mask: Path, decode: Callable) -> Callable:
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        return images.read_image(picture), decode(mask)
-
-    return read
+def _read_pair(picture: Path, mask: Path, decode: Callable) -> tuple[np.ndarray, np.ndarray]:
+    return images.read_image(picture), decode(mask)
 
 
 def _sbd(folder: Path) -> tuple[dict, dict]:
@@ -172,16 +190,14 @@ def _sbd(folder: Path) -> tuple[dict, dict]:
             skipped[name] = str(error)
             continue
         for label in labels[labels != 0].tolist():
-            readers[f"{name}_{label}"] = _sbd_reader(pictures, instances, name, label)
+            files = pictures / f"{name}.jpg", instances / f"{name}.mat"
+            readers[f"{name}_{label}"] = functools.partial(_read_instance, *files, label)
     return readers, skipped
 
 
-def _sbd_reader(pictures: Path, instances: Path, name: str, label: int) -> Callable:
-    def read() -> tuple[np.ndarray, np.ndarray]:
-        mask = segmentation(instances / f"{name}.mat") == label
-        return images.read_image(pictures / f"{name}.jpg"), mask.astype(np.int32)
-
-    return read
+def _read_instance(picture: Path, labels: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
+    mask = recent_labels(labels) == label
+    return recent_image(picture), mask.astype(np.int32)
 
 
 def segmentation(path: Path) -> np.ndarray:
@@ -190,6 +206,49 @@ def segmentation(path: Path) -> np.ndarray:
         return scipy.io.loadmat(str(path))["GTinst"][0][0][0]
     except Exception as error:  # damaged files raise all kinds
         raise InputError(f"{path} is not a readable SBD instance file") from error
+
+
+class Recent:
+    """The results of `read(path)` for the last few files, so that objects of one image share them.
+
+    Threads that want the same file at the same time read it once. A file that has changed is read
+    again; errors are not kept.
+    """
+
+    def __init__(self, read: Callable[[Path], np.ndarray], size: int = 8) -> None:
+        self._read, self._size = read, size
+        self._lock = threading.Lock()
+        self._kept: dict[tuple, concurrent.futures.Future] = {}  # the latest last
+
+    def __call__(self, path: Path) -> np.ndarray:
+        key = (str(path), *stamp(path))
+        with self._lock:
+            future = self._kept.pop(key, None)
+            missing = future is None
+            future = self._kept[key] = future or concurrent.futures.Future()
+            for old in list(self._kept)[: -self._size]:
+                del self._kept[old]
+        if missing:
+            try:
+                future.set_result(self._read(path))
+            except BaseException as error:
+                with self._lock:
+                    self._kept.pop(key, None)
+                future.set_exception(error)
+        return future.result()
+
+
+def stamp(path: Path) -> tuple[int, int, int]:
+    """What changes when a file does: its size and its times; zeros if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+recent_image = Recent(images.read_image)
+recent_labels = Recent(segmentation)
 
 
 def _grabcut_mask(path: Path) -> np.ndarray:

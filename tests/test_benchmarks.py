@@ -1,10 +1,15 @@
 """Every layout of the evaluation sets, and what is wrong with files, written to a folder."""
 
+import concurrent.futures
+import pickle
+import threading
+
 import cv2
 import numpy as np
 import pytest
 import scipy.io
 
+from mis_jax import benchmarks, images
 from mis_jax.benchmarks import open_benchmark
 from mis_jax.errors import InputError
 
@@ -166,6 +171,57 @@ def test_unusable_files_are_named_and_the_rest_is_read(tmp_path):
     assert set(benchmark.skipped) == set(reasons)
     for name, words in reasons.items():
         assert words in benchmark.skipped[name], name
+
+
+def test_objects_are_read_by_id_in_threads_and_other_processes(tmp_path):
+    sbd(tmp_path)
+    benchmark = open_benchmark("sbd", tmp_path)
+    assert benchmark.ids == ["2008_2_2", "2008_2_5", "2008_1_1"]
+    expected = {s.id: s for s in benchmark}
+    copy = pickle.loads(pickle.dumps(benchmark))
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for source in (benchmark, copy):
+            for sample in pool.map(source.read, source.ids[::-1] * 20):
+                np.testing.assert_array_equal(sample.image, expected[sample.id].image)
+                np.testing.assert_array_equal(sample.mask, expected[sample.id].mask)
+    with pytest.raises(InputError, match="no object"):
+        benchmark.read("2008_3_1")
+    (tmp_path / "img" / "2008_2.jpg").write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        benchmark.read("2008_2_5")
+    assert set(benchmark.skipped) == {"2008_2_5"}
+    picture(tmp_path / "img" / "2008_2.jpg", seed=9)
+    image = images.read_image(tmp_path / "img" / "2008_2.jpg")
+    assert not np.array_equal(image, expected["2008_2_5"].image)
+    np.testing.assert_array_equal(benchmark.read("2008_2_5").image, image)
+
+
+def test_threads_that_want_one_file_read_it_once(tmp_path):
+    calls, barrier = [], threading.Barrier(4)
+
+    def read(path):
+        calls.append(path.name)
+        if path.name == "bad" and len(calls) == 1:
+            raise InputError("not now")
+        return np.array(len(calls))
+
+    recent = benchmarks.Recent(read, size=2)
+
+    def ask(name):
+        barrier.wait()
+        return int(recent(tmp_path / name))
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        with pytest.raises(InputError, match="not now"):
+            list(pool.map(ask, ["bad"] * 4))
+        assert set(pool.map(ask, ["a"] * 4)) == {len(calls)}
+    calls.clear()
+    for name in ("b", "c", "b", "c", "d", "c", "b"):
+        recent(tmp_path / name)
+    assert calls == ["b", "c", "d", "b"]
+    (tmp_path / "b").write_text("another file")
+    recent(tmp_path / "b")
+    assert calls == ["b", "c", "d", "b", "b"]
 
 
 @pytest.mark.parametrize("name", ["grabcut", "berkeley", "davis", "sbd", "mine"])

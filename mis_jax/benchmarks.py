@@ -6,22 +6,26 @@ A folder of your own is one of two layouts:
     NAME.jpg + NAME.png, or NAME.* + NAME_mask.png, side by side
 
 Its masks are PNG, BMP or TIFF: 0 is background, 128 is not counted, any other value is the object.
+
+COCO's annotations of instances are read as well (coco.py), and what tools/build_benchmarks.py made
+(tfds_builders.py).
 """
 
-import concurrent.futures
+import collections
 import contextlib
 import dataclasses
 import functools
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
-import scipy.io
 
-from mis_jax import images
+from mis_jax import images, sbd
 from mis_jax.errors import InputError
+from mis_jax.fetch import cache_folder
+from mis_jax.recent import Recent
+from mis_jax.sbd import segmentation as segmentation
 
 MASK_SUFFIXES = (".png", ".bmp", ".dib", ".tif", ".tiff")
 LAYOUTS = {
@@ -30,6 +34,23 @@ LAYOUTS = {
     "davis": ("img", "gt"),
 }
 EXPECTED = {"grabcut": 50, "berkeley": 100, "davis": 345, "sbd": 6671}
+
+# Why objects are left out: words of the reason -> kind, "{s}" where its plural has an s.
+_KINDS = {
+    "has no object pixel": "mask{s} without an object pixel",
+    "pixels, its mask": "mask{s} of another size than the image",
+    "no mask of this name": "image{s} without a mask",
+    "no image of this name": "mask{s} without an image",
+    "a second image called": "second image{s} of a name",
+    "a second mask called": "second mask{s} of a name",
+    "the mask ": "unreadable mask{s}",
+    "SBD instance file": "unreadable SBD file{s}",
+    "a crowd (iscrowd)": "crowd{s} of objects",
+    "its annotation": "unusable annotation{s}",
+    "its entry has no": "image{s} without a file name",
+    "named twice": "name{s} listed twice",
+}
+_OTHER = "unreadable image{s}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,21 +119,69 @@ class Benchmark:
                 yield self.read(name)
 
 
+def reasons(skipped: Mapping[str, str]) -> dict[str, int]:
+    """How many of `Benchmark.skipped` are of which kind, the most frequent first.
+
+    The kinds are as they read behind their number: {"masks without an object pixel": 2,
+    "unreadable image": 1}.
+    """
+    counts = collections.Counter(map(_kind, skipped.values())).most_common()
+    return {kind.format(s="s" if count > 1 else ""): count for kind, count in counts}
+
+
+def _kind(reason: str) -> str:
+    return next((kind for words, kind in _KINDS.items() if words in reason), _OTHER)
+
+
+def left_out(skipped: Mapping[str, str]) -> str:
+    """`reasons` in words, "3 left out: 2 masks without an object pixel, 1 unreadable image"."""
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in reasons(skipped).items())
+    return f"{len(skipped):,} left out: {counts}" if skipped else ""
+
+
+def default_folder(name: str) -> Path:
+    """Where `mis-jax download` puts grabcut, berkeley, davis or sbd (in any case of letters).
+
+    Raises:
+        InputError: it is not there, or no set that can be downloaded.
+    """
+    kind = name.lower()
+    if kind not in EXPECTED:
+        raise InputError(f"{name} needs its folder: {name}=FOLDER.")
+    folder = cache_folder() / kind
+    if not folder.is_dir():
+        raise InputError(
+            f"{name} is not at {folder}; mis-jax download {kind} fetches it, or give its folder: "
+            f"{name}=FOLDER."
+        )
+    return folder
+
+
 def open_benchmark(name: str, folder: str | Path) -> Benchmark:
     """Lists the objects of a benchmark in the order of the published evaluation.
 
     Args:
         name: grabcut, berkeley, davis or sbd (in any case of letters) for their own layouts;
             any other name for a folder of images and masks.
-        folder: where it lies.
+        folder: where it lies. Under any name it may also be one made by tools/build_benchmarks.py,
+            or COCO's annotations: FILE.json, or FILE.json:FOLDER where the images are.
 
     Raises:
         InputError: if the folder is missing, not laid out as the name says, or has no pair.
     """
-    folder, kind = Path(folder), name.lower()
-    if not folder.is_dir():
+    kind, where = name.lower(), str(folder)
+    folder = Path(folder)
+    if where.lower().endswith(".json") or ".json:" in where.lower():
+        from mis_jax import coco
+
+        readers, skipped = coco.read_annotations(where)
+    elif not folder.is_dir():
         raise InputError(f"{name}: the folder {folder} does not exist.")
-    if kind == "sbd":
+    elif (folder / "dataset_info.json").is_file():
+        from mis_jax import tfds_builders
+
+        readers, skipped = tfds_builders.read_built(folder)
+    elif kind == "sbd":
         readers, skipped = _sbd(folder)
     elif kind in LAYOUTS:
         readers, skipped = _known(folder, kind)
@@ -133,10 +202,11 @@ def _check(image: np.ndarray, mask: np.ndarray) -> None:
 
 
 def _known(folder: Path, kind: str) -> tuple[dict, dict]:
-    """Pairs of GrabCut, Berkeley and DAVIS: every image with the mask of the same stem."""
+    """Pairs of GrabCut, Berkeley and DAVIS: an image's mask has its name up to the first dot."""
     pictures, masks = (_subfolder(folder, part, kind) for part in LAYOUTS[kind])
     decode = _davis_mask if kind == "davis" else _grabcut_mask
-    return _pairs(_images(pictures), {p.stem: p for p in _files(masks)}, decode)
+    named = [(p.name.partition(".")[0], p) for p in _images(pictures)]
+    return _pairs(named, [(p.stem, p) for p in _files(masks)], decode)
 
 
 def _own(folder: Path) -> tuple[dict, dict]:
@@ -147,29 +217,44 @@ def _own(folder: Path) -> tuple[dict, dict]:
         raise InputError(f"{folder} has {there.name} but no {missing.name} folder; add it.")
     apart = pictures.is_dir()
     found = _images(pictures if apart else folder)
-    by_stem = {p.stem: p for p in _files(masks if apart else folder) if _lossless(p)}
+    possible = [p for p in _files(masks if apart else folder) if _lossless(p)]
     if not apart:
         lossy = {p.stem for p in found if not _lossless(p)}
-        by_stem = {s: p for s, p in by_stem.items() if s.endswith("_mask") or s in lossy}
-        found = [p for p in found if p not in by_stem.values()]
-    return _pairs(found, by_stem, _own_mask)
+        possible = [p for p in possible if p.stem.endswith("_mask") or p.stem in lossy]
+        taken = set(possible)
+        found = [p for p in found if p not in taken]
+    # NAME_mask before NAME, where there are both
+    possible.sort(key=lambda p: not p.stem.endswith("_mask"))
+    stems = {p.stem for p in found}
+    named = [(p.stem if p.stem in stems else p.stem.removesuffix("_mask"), p) for p in possible]
+    return _pairs([(p.stem, p) for p in found], named, _own_mask)
 
 
-def _pairs(pictures: list[Path], masks: dict[str, Path], decode: Callable) -> tuple[dict, dict]:
-    """Readers of the images with a mask NAME or NAME_mask, and what is left over."""
-    readers, skipped, left = {}, {}, dict(masks)
-    for picture in pictures:
-        stem = picture.stem
-        mask = masks.get(f"{stem}_mask") or masks.get(stem)
-        if stem in readers:
-            skipped[picture.name] = f"a second image called {stem}"
-        elif mask is None:
+Named = list[tuple[str, Path]]
+
+
+def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]:
+    """Readers of the images with a mask of their name, and why the others have none."""
+    readers, skipped, by_name = {}, {}, {}
+    for name, mask in masks:
+        by_name.setdefault(name, mask)
+    for name, picture in pictures:
+        if name in readers:
+            skipped[picture.name] = f"a second image called {name}"
+        elif name not in by_name:
             skipped[picture.name] = "no mask of this name"
         else:
-            readers[stem] = functools.partial(_read_pair, picture, mask, decode)
-            left.pop(mask.stem, None)
-    skipped.update({f"mask {p.name}": "no image of this name" for p in left.values()})
+            readers[name] = functools.partial(_read_pair, picture, by_name[name], decode)
+    for name, mask in masks:
+        if mask != by_name[name]:
+            skipped[f"mask {mask.name}"] = f"a second mask called {name}"
+        elif name not in readers:
+            skipped[f"mask {mask.name}"] = "no image of this name"
     return readers, skipped
+
+
+_recent_image = Recent(images.read_image)
+_recent_labels = Recent(segmentation)
 
 
 def _read_pair(picture: Path, mask: Path, decode: Callable) -> tuple[np.ndarray, np.ndarray]:
@@ -178,77 +263,22 @@ def _read_pair(picture: Path, mask: Path, decode: Callable) -> tuple[np.ndarray,
 
 def _sbd(folder: Path) -> tuple[dict, dict]:
     """Every instance of every image of val.txt, in its order, labels ascending."""
-    listing = folder / "val.txt"
     pictures, instances = (_subfolder(folder, part, "sbd") for part in ("img", "inst"))
-    if not listing.is_file():
-        raise InputError(f"{listing} does not exist; sbd needs img/, inst/ and val.txt.")
-    readers, skipped = {}, {}
-    for name in listing.read_text().split():
-        try:
-            labels = np.unique(segmentation(instances / f"{name}.mat"))
-        except InputError as error:
-            skipped[name] = str(error)
-            continue
-        for label in labels[labels != 0].tolist():
+    names = sbd.names(folder)
+    labels, skipped = sbd.list_labels(instances, names)
+    readers = {}
+    for name, found in labels.items():
+        for label in found:
             files = pictures / f"{name}.jpg", instances / f"{name}.mat"
             readers[f"{name}_{label}"] = functools.partial(_read_instance, *files, label)
+    repeated = collections.Counter(names) - collections.Counter(set(names))
+    skipped.update({f"{name} again": "named twice in val.txt" for name in repeated})
     return readers, skipped
 
 
 def _read_instance(picture: Path, labels: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
-    mask = recent_labels(labels) == label
-    return recent_image(picture), mask.astype(np.int32)
-
-
-def segmentation(path: Path) -> np.ndarray:
-    """Instance labels [H, W] of a file of SBD's inst folder, 0 where there is none."""
-    try:
-        return scipy.io.loadmat(str(path))["GTinst"][0][0][0]
-    except Exception as error:  # damaged files raise all kinds
-        raise InputError(f"{path} is not a readable SBD instance file") from error
-
-
-class Recent:
-    """The results of `read(path)` for the last few files, so that objects of one image share them.
-
-    Threads that want the same file at the same time read it once. A file that has changed is read
-    again; errors are not kept.
-    """
-
-    def __init__(self, read: Callable[[Path], np.ndarray], size: int = 8) -> None:
-        self._read, self._size = read, size
-        self._lock = threading.Lock()
-        self._kept: dict[tuple, concurrent.futures.Future] = {}  # the latest last
-
-    def __call__(self, path: Path) -> np.ndarray:
-        key = (str(path), *stamp(path))
-        with self._lock:
-            future = self._kept.pop(key, None)
-            missing = future is None
-            future = self._kept[key] = future or concurrent.futures.Future()
-            for old in list(self._kept)[: -self._size]:
-                del self._kept[old]
-        if missing:
-            try:
-                future.set_result(self._read(path))
-            except BaseException as error:
-                with self._lock:
-                    self._kept.pop(key, None)
-                future.set_exception(error)
-        return future.result()
-
-
-def stamp(path: Path) -> tuple[int, int, int]:
-    """What changes when a file does: its size and its times; zeros if it is not there."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0, 0
-    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-recent_image = Recent(images.read_image)
-recent_labels = Recent(segmentation)
+    mask = _recent_labels(labels) == label
+    return _recent_image(picture), mask.astype(np.int32)
 
 
 def _grabcut_mask(path: Path) -> np.ndarray:
@@ -279,7 +309,9 @@ def _pixels(path: Path, flags: int) -> np.ndarray:
 
 def _subfolder(folder: Path, part: str, name: str) -> Path:
     if not (folder / part).is_dir():
-        raise InputError(f"{folder} has no folder {part}, which {name} keeps its files in.")
+        there = sorted(p.name for p in folder.iterdir() if p.is_dir())[:5]
+        has = f"; it has {', '.join(there)}" if there else ""
+        raise InputError(f"{folder} has no folder {part}, which {name} keeps its files in{has}.")
     return folder / part
 
 

@@ -1,34 +1,16 @@
-"""Published weights from where they are published: `mis-jax download [NAME ...]`."""
+"""Published weights and evaluation sets from where they are: `mis-jax download [NAME ...]`."""
 
-import contextlib
-import fcntl
-import hashlib
 import http.client
 import os
 import sys
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from mis_jax import vit
+from mis_jax import archives, vit
 from mis_jax.errors import InputError
+from mis_jax.fetch import File, cache_folder, fetch, locked, verify
 from mis_jax.state_dicts import load_state_dict
-
-
-@dataclass(frozen=True)
-class File:
-    """A published file: what somebody published of its content, as far as anybody did.
-
-    `digest` is `md5:PREFIX` or `sha256:PREFIX`, or empty; `size` is in bytes, or 0.
-    """
-
-    url: str
-    digest: str = ""
-    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,25 +79,39 @@ def define_flags() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Downloads the checkpoints argv[1:], or lists all that are known."""
-    names = argv[1:]
+    """Downloads the checkpoints and evaluation sets argv[1:], or lists all that are known.
+
+    A last word that is a path, not a name, is the folder for them instead of the cache folder.
+    """
+    names, cache = list(argv[1:]), None
+    if names and (os.sep in names[-1] or Path(names[-1]).is_dir()):
+        cache = names.pop()
     for name in names:
-        _check_name(name)
+        if name not in archives.SETS:
+            _check_name(name)
     if not names:
-        print(f"in {_folder(None)} ($MIS_JAX_CACHE); mis-jax download NAME ... adds to it:")
-        print("\n".join(map(_line, KNOWN)))
+        print(f"in {cache_folder(cache)} ($MIS_JAX_CACHE); mis-jax download NAME ... adds to it:")
+        print("\n".join(_line(name, cache) for name in [*KNOWN, *archives.SETS]))
     for name in names:
-        print(f"{name}: {download(name)} (licence {KNOWN[name].licence})")
+        if name in archives.SETS:
+            folder = archives.download(name, cache)
+            print(f"{name}: --datasets {name}={folder} ({archives.SETS[name].terms})")
+        else:
+            print(f"{name}: {download(name, cache)} (licence {KNOWN[name].licence})")
 
 
-def _line(name: str) -> str:
-    state = "there" if find(name) else ""
-    return f"  {name:<14} {KNOWN[name].licence:<13} {state}".rstrip()
+def _line(name: str, cache: str | Path | None) -> str:
+    if name in KNOWN:
+        terms, found = KNOWN[name].licence, find(name, cache)
+    else:
+        terms, found = archives.SETS[name].terms, archives.find(name, cache)
+    return f"  {name:<14} {'there' if found else '':<6} {terms}"
 
 
 def _check_name(name: str) -> None:
     if name not in KNOWN:
-        raise InputError(f'there are no known weights "{name}"; there are {", ".join(KNOWN)}.')
+        known = ", ".join([*KNOWN, *archives.SETS])
+        raise InputError(f'there are no known weights or sets "{name}"; there are {known}.')
 
 
 def find(name: str, cache: str | Path | None = None) -> Path | None:
@@ -139,7 +135,7 @@ def download(name: str, cache: str | Path | None = None) -> Path:
     """
     _check_name(name)
     source, failures = KNOWN[name], []
-    with _locked(_folder(cache) / f"{name}.lock"):
+    with locked(cache_folder(cache) / f"{name}.lock"):
         if found := find(name, cache):
             return found
         for file in source.files:
@@ -147,7 +143,7 @@ def download(name: str, cache: str | Path | None = None) -> Path:
             part = path.with_name(path.name + ".part")
             print(f"downloading {name} (licence {source.licence}): {file.url}", file=sys.stderr)
             try:
-                _fetch(file.url, part, name)
+                fetch(file.url, part, name)
                 print(f"{name}: verified by {_verify(part, name, file)}", file=sys.stderr)
                 part.replace(path)
                 return path
@@ -159,64 +155,15 @@ def download(name: str, cache: str | Path | None = None) -> Path:
     )
 
 
-def _folder(cache: str | Path | None) -> Path:
-    return Path(cache or os.environ.get("MIS_JAX_CACHE") or "~/.cache/mis_jax").expanduser()
-
-
 def _cached(name: str, file: File, cache: str | Path | None) -> Path:
     suffix = ".safetensors" if file.url.endswith(".safetensors") else ".pth"
-    return _folder(cache) / (name + suffix)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Processes of one machine that want the same file wait for each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _fetch(url: str, part: Path, name: str) -> None:
-    """Downloads `url` into `part`, going on after the bytes that are there."""
-    have = part.stat().st_size if part.is_file() else 0
-    headers = {"User-Agent": "mis-jax"} | ({"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60)
-    except urllib.error.HTTPError as error:
-        if error.code != 416 or not have:  # 416: there is nothing after those bytes
-            raise
-        return
-    with response:
-        if response.status != 206:  # the server sends everything
-            have = 0
-        length = response.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        bar = tqdm(total=total, initial=have, unit="B", unit_scale=True, desc=name, disable=None)
-        with open(part, "ab" if have else "wb") as file, bar:
-            while chunk := response.read(1 << 20):
-                file.write(chunk)
-                bar.update(len(chunk))
-    size = part.stat().st_size
-    if total is not None and size != total:
-        raise OSError(f"ended after {size} of {total} bytes")
+    return cache_folder(cache) / (name + suffix)
 
 
 def _verify(part: Path, name: str, file: File) -> str:
     """What `part` was verified by; removes it and raises if it is not the published file."""
-    kind, _, expected = file.digest.partition(":")
-    by = []
     try:
-        if file.size:
-            if (size := part.stat().st_size) != file.size:
-                raise InputError(f"it has {size} bytes, not {file.size}")
-            by.append("its size")
-        if file.digest:
-            with open(part, "rb") as opened:
-                actual = hashlib.file_digest(opened, kind).hexdigest()
-            if not actual.startswith(expected):
-                raise InputError(f"its {kind} is {actual}, not {expected}")
-            by.append(f"its {kind} ({expected})")
+        by = verify(part, file)
         vit.port_published(name, load_state_dict(part))
     except InputError:
         part.unlink()

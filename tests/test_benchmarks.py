@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mis_jax import benchmarks, images
+from mis_jax import images
 from mis_jax.benchmarks import open_benchmark
 from mis_jax.errors import InputError
+from mis_jax.recent import Recent
 
 SHAPE = (20, 24)
 
@@ -205,7 +206,7 @@ def test_threads_that_want_one_file_read_it_once(tmp_path):
             raise InputError("not now")
         return np.array(len(calls))
 
-    recent = benchmarks.Recent(read, size=2)
+    recent = Recent(read, size=2)
 
     def ask(name):
         barrier.wait()

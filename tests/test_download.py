@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from mis_jax import cli, download, vit, weights
+from mis_jax import archives, cli, download, vit, weights
 from mis_jax.errors import InputError
 
 NAME = "dino-vits8"
@@ -50,7 +50,7 @@ def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.requests = []
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
         yield server
         server.shutdown()
 
@@ -172,11 +172,25 @@ def test_command(known, capsys):
     assert cli.command(["download"]) == 0
     listed = capsys.readouterr().out
     assert str(path.parent) in listed
-    assert all(name in listed for name in download.KNOWN)
+    assert all(name in listed for name in (*download.KNOWN, *archives.SETS))
     assert "there" not in listed.split(NAME, 1)[1].splitlines()[0]
     assert cli.command(["download", NAME]) == 0
     assert f"{NAME}: {path} (licence Apache-2.0)" in capsys.readouterr().out
     assert cli.command(["download"]) == 0
     assert "there" in capsys.readouterr().out.split(NAME, 1)[1].splitlines()[0]
     assert cli.command(["download", "dino-vits9"]) == 2
-    assert "dino-vits16" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("dino-vits16", "grabcut", "sbd"))
+
+
+def test_command_into_a_folder(known, capsys, tmp_path):
+    known("good")
+    other = tmp_path / "other"
+    assert cli.command(["download", NAME, str(other)]) == 0
+    assert f"{NAME}: {other / NAME}.pth" in capsys.readouterr().out
+    assert (other / f"{NAME}.pth").read_bytes() == FILE
+    assert download.find(NAME) is None
+    assert cli.command(["download", str(other)]) == 0
+    listed = capsys.readouterr().out
+    assert str(other) in listed
+    assert "there" in listed.split(NAME, 1)[1].splitlines()[0]

@@ -225,8 +225,8 @@ def _network(arguments: Sequence[str]) -> Evaluated:
     }
 
     def make(size):
-        network = make_network(config, params, size)
-        return Predictor(network, size, settings["flip"], settings["threshold"])
+        network = make_network(config, params, size, settings["flip"])
+        return Predictor(network, size, settings["threshold"])
 
     default = path / "eval" if path.is_dir() else f"{path}-eval"
     return make, settings, identity, Path(flags.FLAGS.output or default)

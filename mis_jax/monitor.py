@@ -192,7 +192,7 @@ class HeldOut:
         for benchmark in evaluate.open_datasets(datasets):
             size = evaluate.input_size(benchmark, config.eval)
             if size not in programs:
-                programs[size] = make_program(config, size)
+                programs[size] = make_program(config, size, config.eval.flip)
             samples = list(itertools.islice(benchmark, count))
             self._sets.append((benchmark.name, samples, size, programs[size]))
 
@@ -201,7 +201,7 @@ class HeldOut:
         e, found = self._eval, {}
         for name, samples, size, program in self._sets:
             network = functools.partial(program, params)
-            predictor = Predictor(network, size, e.flip, e.threshold)
+            predictor = Predictor(network, size, e.threshold)
             ious = [
                 [r.iou for r in clicker.rounds(predictor, sample, e.target, e.max_clicks)]
                 for sample in samples

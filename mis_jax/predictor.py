@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
-from scipy.special import expit
 
 from mis_jax.errors import InputError
 
@@ -27,6 +26,9 @@ MIN_CROP = 200  # pixels
 RECOMPUTE_IOU = 0.5
 
 Roi = tuple[int, int, int, int]  # first row, last row, first column, last column, all inclusive
+# (image float32 [B, S, S, 3] in 0..1, previous probabilities float32 [B, S, S], points float64
+# [B, 2, 2n, 3]) -> logits [B, S, S]. Points are those of the image and of its mirror image: n
+# positive, then n negative rows (row, col, order of the click from 0), padded with -1.
 Network = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 
 
@@ -56,18 +58,13 @@ class Predictor:
     """Answers clicks on one image with a mask.
 
     Args:
-        network: (image float32 [B, S, S, 3] in 0..1, previous probabilities float32 [B, S, S],
-            points float64 [B, 2n, 3]) -> logits [B, S, S]. Points are n positive, then n negative
-            rows (row, col, order of the click from 0), padded with -1.
+        network: answers a batch of one; see `Network`, `plain` and `mirrored`.
         size: side S of the square the network sees, pixels.
-        flip: average the logits with those of the mirrored image.
         threshold: probability above which a pixel is foreground.
     """
 
-    def __init__(
-        self, network: Network, size: int = 448, flip: bool = True, threshold: float = 0.5
-    ) -> None:
-        self.network, self.size, self.flip, self.threshold = network, size, flip, threshold
+    def __init__(self, network: Network, size: int = 448, threshold: float = 0.5) -> None:
+        self.network, self.size, self.threshold = network, size, threshold
         self._image: np.ndarray | None = None
         self._probs = np.zeros((0, 0), np.float32)
         self._history: list[Answer] = []
@@ -79,8 +76,8 @@ class Predictor:
         from mis_jax import checkpoint
 
         config, params = checkpoint.load(pathlib.Path(run_or_file))
-        network = make_network(config, params, config.eval.size)
-        return cls(network, config.eval.size, config.eval.flip, config.eval.threshold)
+        e = config.eval
+        return cls(make_network(config, params, e.size, e.flip), e.size, e.threshold)
 
     def set_image(self, image: np.ndarray) -> None:
         """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
@@ -177,7 +174,7 @@ class Predictor:
                 "the image's."
             )
         mask = mask.reshape(self._shape)
-        return mask.astype(np.float32) if mask.dtype == bool else expit(mask.astype(np.float32))
+        return mask.astype(np.float32) if mask.dtype == bool else sigmoid(mask.astype(np.float32))
 
     def _answer(self, new: tuple[Click, ...]) -> None:
         """One pass of the network over all clicks, the new ones last."""
@@ -185,20 +182,14 @@ class Predictor:
         roi = next_roi(self.roi, self._probs, clicks)
         if self._crop[0] != roi:
             pixels = crop(self._image, roi).astype(np.float32) / np.float32(255)
-            pixels = resize_align_corners(pixels, self.size, self.size)
-            self._crop = (roi, self._batch(pixels, pixels[:, ::-1]))
+            self._crop = (roi, resize_align_corners(pixels, self.size, self.size)[None])
         previous = resize_align_corners(crop(self._probs, roi), self.size, self.size)
         points = zoomed_points(clicks, roi, self.size)
-        points = self._batch(points, mirror_points(points, self.size))
-        previous = self._batch(previous, previous[:, ::-1])
-        logits = np.asarray(self.network(self._crop[1], previous, points), np.float32)
-        if self.flip:
-            logits = np.float32(0.5) * (logits[:1] + logits[1:, :, ::-1])
-        self._history.append(Answer(clicks, roi, expit(logits[0])))
+        points = np.stack([points, mirror_points(points, self.size)])
+        logits = self.network(self._crop[1], previous[None], points[None])
+        probs = sigmoid(np.asarray(logits, np.float32)[0])
+        self._history.append(Answer(clicks, roi, probs))
         self._probs = restore(self._history[-1], self._shape)
-
-    def _batch(self, x: np.ndarray, mirrored: np.ndarray) -> np.ndarray:
-        return np.stack([x, mirrored] if self.flip else [x])
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:
@@ -239,16 +230,20 @@ def sam_answer(mask: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndar
     return mask[None], np.float32(score)[None], logits[None]
 
 
-def make_network(config: Any, params: Any, size: int) -> Network:
-    """The compiled SimpleClick of a checkpoint for inputs of size x size pixels."""
-    return functools.partial(make_program(config, size), params)
+def make_network(config: Any, params: Any, size: int, flip: bool) -> Network:
+    """The compiled SimpleClick of a checkpoint for inputs of size x size pixels.
+
+    With `flip`, logits are averaged with those of the mirrored image.
+    """
+    return functools.partial(make_program(config, size, flip), params)
 
 
-def make_program(config: Any, size: int) -> Callable:
+def make_program(config: Any, size: int, flip: bool) -> Callable:
     """(params, image, previous, points) -> logits, compiled once for all parameters.
 
     It computes in float32 unless the config names another type: rounding to bfloat16 moves masks,
-    and with them the clicks.
+    and with them the clicks. On the CPU, objects of a batch are computed one after the other, so
+    that each gets the logits that it has alone, to the last bit.
     """
     from mis_jax import simpleclick
 
@@ -258,9 +253,47 @@ def make_program(config: Any, size: int) -> Callable:
         patch=m.patch,
         crop=config.data.crop,
         size=size,
+        around=lambda network: _one_by_one(mirrored(network) if flip else plain(network)),
         dtype="float32" if m.dtype == "auto" else m.dtype,
         binary_prev_mask=m.binary_prev_mask,
     )
+
+
+def _one_by_one(network: Network) -> Network:
+    """On the CPU, a network that computes one object of a batch after the other."""
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return network
+    one = lambda inputs: network(*(x[None] for x in inputs))[0]  # noqa: E731
+    return lambda *inputs: jax.lax.map(one, inputs)
+
+
+def plain(network: Callable) -> Network:
+    """A network of points [B, 2n, ...] that sees each object once, without its mirror image."""
+    return lambda image, previous, points: network(image, previous, points[:, 0])
+
+
+def mirrored(network: Callable) -> Network:
+    """A network of points [B, 2n, ...], its logits averaged with those of the mirror image.
+
+    It sees a batch of 2B, each object before its mirror image (`AddHorizontalFlip` of
+    isegm/inference/transforms/flip.py). NumPy and JAX arrays are both welcome.
+    """
+
+    def both(image, previous, points):
+        xp = points.__array_namespace__()
+        size = image.shape[0]
+
+        def pairs(x):
+            return xp.stack([x, xp.flip(x, 2)], 1).reshape(2 * size, *x.shape[1:])
+
+        points = points.reshape(2 * size, *points.shape[2:])
+        logits = network(pairs(image), pairs(previous), points)
+        logits = logits.reshape(size, 2, *logits.shape[1:])
+        return (logits[:, 0] + xp.flip(logits[:, 1], 2)) * np.float32(0.5)
+
+    return both
 
 
 def resize_align_corners(x: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -272,11 +305,34 @@ def resize_align_corners(x: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if x.shape[:2] == (height, width):
         return x
-    if x.ndim == 3:
-        planes = [resize_align_corners(x[:, :, c], height, width) for c in range(x.shape[2])]
-        return np.stack(planes, axis=2)
-    x = np.ascontiguousarray(x)  # one compiled version
-    return _resize(x, *_taps(x.shape[0], height), *_taps(x.shape[1], width))
+    channels = math.prod(x.shape[2:])  # as columns of their own
+    rows = np.ascontiguousarray(x).reshape(len(x), -1)  # one compiled version
+    left, right, along = _taps(x.shape[1], width)
+    spread = lambda k: (k[:, None] * channels + np.arange(channels)).ravel()  # noqa: E731
+    columns = spread(left), spread(right), along.repeat(channels)
+    return _resize(rows, *_taps(len(x), height), *columns).reshape(height, width, *x.shape[2:])
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(-x)) of float32 [H, W], within 0.51 units in the last place."""
+    return _sigmoid(np.ascontiguousarray(x).ravel()).reshape(x.shape)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+def _sigmoid(x):
+    out = np.empty_like(x)
+    for k in range(x.size):
+        t = np.float64(x[k])
+        t = 104.0 if t > 104.0 else t  # beyond, float32 has nothing but 0 and 1
+        t = -104.0 if t < -104.0 else t
+        t *= -1 / 256
+        e = 1 / 720 + t * (1 / 5040 + t * (1 / 40320 + t / 362880))  # exp(t), by Taylor
+        e = 1 / 6 + t * (1 / 24 + t * (1 / 120 + t * e))
+        e = 1 + t * (1 + t * (1 / 2 + t * e))
+        for _ in range(8):
+            e *= e
+        out[k] = 1 / (1 + e)
+    return out
 
 
 @intrinsic

@@ -169,7 +169,7 @@ def untrained(config: ConfigDict) -> Predictor:
     """The network as training found it: the same initial parameters, no step."""
     _, init, _, _ = train.make_step(config, sharding.make_mesh(config.mesh.fsdp))
     e = config.eval
-    return Predictor(make_network(config, init()["params"], e.size), e.size, e.flip, e.threshold)
+    return Predictor(make_network(config, init()["params"], e.size, e.flip), e.size, e.threshold)
 
 
 def measure(

@@ -7,6 +7,7 @@ the public PyTorch model, so its state dicts port by name (weights.py).
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -141,13 +142,21 @@ def network(params: dict, variant: str, patch: int, size: int, crop: int, **opti
     return lambda image, prev, points: run(params, image, prev, points)
 
 
-def program(variant: str, patch: int, size: int, crop: int, **options):
-    """(params, image, prev, points) -> logits, compiled once for all parameters; see `network`."""
+def program(
+    variant: str, patch: int, size: int, crop: int, around: Callable = lambda f: f, **options
+) -> Callable:
+    """(params, image, prev, points) -> logits, compiled once for all parameters; see `network`.
+
+    `around` wraps the network before it is compiled.
+    """
     check_size(variant, patch, size)
     graphdef, _ = nnx.split(
         nnx.eval_shape(lambda: build(variant, patch, crop, rngs=nnx.Rngs(0), **options))
     )
-    run = jax.jit(lambda p, image, prev, points: nnx.merge(graphdef, p)(image, prev, points))
+
+    run = jax.jit(
+        lambda p, image, prev, points: around(nnx.merge(graphdef, p))(image, prev, points)
+    )
     return lambda p, image, prev, points: run(p, image, prev, with_remainders(points))
 
 
@@ -367,13 +376,13 @@ def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def with_remainders(points: np.ndarray) -> np.ndarray:
-    """Points [B, 2n, 3] -> float32 [B, 2n, 5]: what float32 takes off the coordinates, appended.
+    """Points [..., 3] -> float32 [..., 5]: what float32 takes off the coordinates, appended.
 
     The public predictor subtracts clicks of float64 from the pixels' places, and only then rounds.
     """
     points = np.asarray(points)
     rounded = points.astype(np.float32)
-    return np.concatenate([rounded, (points - rounded)[:, :, :2].astype(np.float32)], -1)
+    return np.concatenate([rounded, (points - rounded)[..., :2].astype(np.float32)], -1)
 
 
 def resize_align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from mis_jax import annotate, images
 from mis_jax.errors import InputError
-from mis_jax.predictor import Predictor
+from mis_jax.predictor import Predictor, mirrored
 from mis_jax.tree_predictor import TreePredictor
 
 SIZE = 32
@@ -68,7 +68,7 @@ def started(photos, output=None, **kwargs):
     pictures = dict(zip(images.image_ids(photos, paths), paths, strict=True))
     network = Disks()
     output = output or photos.parent / "out"
-    session = annotate.Session(Predictor(network, SIZE), pictures, output)
+    session = annotate.Session(Predictor(mirrored(network), SIZE), pictures, output)
     client = TestClient(annotate.make_app(session), base_url="http://127.0.0.1", **kwargs)
     return client, network, session
 
@@ -84,7 +84,7 @@ def pixels(answer):
 
 
 def expected(path, *clicks):
-    predictor = Predictor(Disks(), SIZE)
+    predictor = Predictor(mirrored(Disks()), SIZE)
     predictor.set_image(images.read_image(path))
     for x, y, positive in clicks:
         mask = predictor.click(x, y, positive)
@@ -233,7 +233,7 @@ def test_names_cannot_lead_masks_out_of_the_output(photos):
     paths = images.find_images(listed)
     pictures = dict(zip(images.image_ids(listed, paths), paths, strict=True))
     output = photos.parent / "out"
-    for mask in annotate.Session(Predictor(Disks(), SIZE), pictures, output).masks:
+    for mask in annotate.Session(Predictor(mirrored(Disks()), SIZE), pictures, output).masks:
         assert (output / "masks").resolve() in mask.resolve().parents
 
 
@@ -316,7 +316,7 @@ def test_command_serves_this_machine_only_and_opens_the_page(photos, monkeypatch
         sockets[0].close()
 
     flag_values(monkeypatch, browser=True)
-    monkeypatch.setattr(Predictor, "load", lambda run: Predictor(Disks(), SIZE))
+    monkeypatch.setattr(Predictor, "load", lambda run: Predictor(mirrored(Disks()), SIZE))
     monkeypatch.setattr(annotate.webbrowser, "open", opened.append)
     monkeypatch.setattr(uvicorn.Server, "run", serve)
     annotate.main(["mis-jax annotate", str(photos)])
@@ -355,7 +355,7 @@ def test_command_leaves_out_the_masks_it_wrote(photos, monkeypatch):
 
     apps = []
     flag_values(monkeypatch, output=str(photos))
-    monkeypatch.setattr(Predictor, "load", lambda run: Predictor(Disks(), SIZE))
+    monkeypatch.setattr(Predictor, "load", lambda run: Predictor(mirrored(Disks()), SIZE))
     monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: sockets[0].close())
     config = uvicorn.Config
     monkeypatch.setattr(uvicorn, "Config", lambda app, **kw: apps.append(app) or config(app, **kw))

@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from ml_collections import ConfigDict
 from scipy import ndimage
-from scipy.special import expit
 
 from mis_jax import clicker, descriptor, evaluate, figures, metrics, tables
 from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
 from mis_jax.errors import InputError
-from mis_jax.predictor import Predictor
+from mis_jax.predictor import Predictor, mirrored
 from mis_jax.tree_predictor import TreePredictor
 
 SIZE = 48
@@ -137,7 +136,8 @@ class OraclePredictor:
             batch[..., :3], batch[..., 3], np.stack([points, flipped]).astype(np.float32)
         )
         logits = logits.astype(np.float32)
-        probs = expit(0.5 * (logits[0] + logits[1][:, ::-1]))
+        mean = 0.5 * (logits[0] + logits[1][:, ::-1]).astype(np.float64)
+        probs = (1 / (1 + np.exp(-mean))).astype(np.float32)
         inner = oracle_resize(probs, r1 - r0 + 1, c1 - c0 + 1)
         result = inner
         if self.probs is not None:
@@ -205,7 +205,7 @@ def test_protocol_equals_the_transcription():
     for seed in range(10):
         image, truth = scene(seed)
         clicks, rois, ious = oracle_rounds(image, truth, 0.97, 10)
-        predictor, seen = Predictor(colour_network, SIZE), []
+        predictor, seen = Predictor(mirrored(colour_network), SIZE), []
         done = []
         for r in clicker.rounds(predictor, Sample("", image, truth), 0.97, 10):
             done.append(r)
@@ -293,7 +293,7 @@ class Colours(Predictor):
     killed_after = 10**9
 
     def __init__(self, size):
-        super().__init__(colour_network, size)
+        super().__init__(mirrored(colour_network), size)
         self.objects = 0
 
     def set_image(self, image):

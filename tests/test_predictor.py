@@ -36,9 +36,9 @@ def image_of(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def started(height=300, width=400, **kwargs):
-    network = kwargs.pop("network", None) or Recorder()
-    predictor = Predictor(network, SIZE, **kwargs)
+def started(height=300, width=400, network=None, around=lib.mirrored, **kwargs):
+    network = network or Recorder()
+    predictor = Predictor(around(network), SIZE, **kwargs)
     predictor.set_image(image_of(height, width))
     return predictor, network
 
@@ -148,7 +148,9 @@ def test_network_sees_the_crop_the_previous_mask_and_their_mirror_images():
 @pytest.mark.parametrize("flip", [False, True])
 def test_flip_averages_logits(flip):
     ramp = np.broadcast_to(np.arange(SIZE, dtype=np.float32), (SIZE, SIZE))
-    predictor, network = started(SIZE, SIZE, network=Recorder(ramp), flip=flip)
+    predictor, network = started(
+        SIZE, SIZE, network=Recorder(ramp), around=lib.mirrored if flip else lib.plain
+    )
     predictor.click(0, 0)
     logits = np.full(SIZE, (SIZE - 1) / 2) if flip else np.arange(SIZE)
     expected = np.broadcast_to(1 / (1 + np.exp(-logits)), (SIZE, SIZE))

@@ -92,14 +92,14 @@ def test_networks_compared_are_those_after_and_before_training(output):
     trained, untrained = Predictor.load(output / "run"), quickstart.untrained(miniature())
     rng = np.random.default_rng(0)
     image = rng.random((2, 32, 32, 3), np.float32)
-    points = np.full((2, 4, 3), -1, np.float32)
-    points[:, 0] = 16, 16, 0
+    points = np.full((2, 2, 4, 3), -1, np.float32)
+    points[:, :, 0] = 16, 16, 0
     prev = np.zeros((2, 32, 32), np.float32)
     after = np.asarray(trained.network(image, prev, points))
     before = np.asarray(untrained.network(image, prev, points))
     config = miniature()
     fresh = train.make_step(config, sharding.make_mesh(1))[1]()["params"]
-    initial = np.asarray(make_network(config, fresh, 32)(image, prev, points))
+    initial = np.asarray(make_network(config, fresh, 32, config.eval.flip)(image, prev, points))
     np.testing.assert_array_equal(before, initial)
     assert np.abs(after - before).max() > 1e-4
 

@@ -52,7 +52,7 @@ def curves(results: Mapping[str, Mapping[str, dict]]) -> Figure:
         axes.set(title=name, xlabel="clicks", ylabel="mean IoU", ylim=(None, 1))
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        axes.legend(loc="best")
     for axes in panels[len(names) :]:
         axes.remove()
     exact = all(e["miou_exact"] for entries in results.values() for e in entries.values())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from mis_jax import images
+from mis_jax import benchmarks, images
 from mis_jax.benchmarks import open_benchmark
 from mis_jax.errors import InputError
 from mis_jax.recent import Recent
@@ -92,6 +92,24 @@ def test_sbd_has_every_instance_in_the_order_of_the_list(tmp_path):
     assert benchmark.expected == 6671
 
 
+def test_a_mask_goes_by_the_name_up_to_the_first_dot(tmp_path):
+    """As published: `name.split('.')[0]` of the image, the stem of the mask."""
+    picture(tmp_path / "images" / "a.b.png")
+    picture(tmp_path / "images" / "c.JPG")
+    picture(tmp_path / "images" / "d.jpg")
+    mask(tmp_path / "masks" / "a.bmp", [255])
+    mask(tmp_path / "masks" / "a.b.png", [0, 255])
+    mask(tmp_path / "masks" / "c.png", [255])
+    mask(tmp_path / "masks" / "d_mask.png", [255])
+    benchmark = open_benchmark("berkeley", tmp_path)
+    assert [(s.id, rows(s)[1:3]) for s in benchmark] == [("a", [1, 0]), ("c", [1, 0])]
+    assert benchmark.skipped == {
+        "d.jpg": "no mask of this name",
+        "mask a.b.png": "no image of this name",
+        "mask d_mask.png": "no image of this name",
+    }
+
+
 def test_sbd_names_what_is_missing(tmp_path):
     sbd(tmp_path)
     (tmp_path / "inst" / "2008_1.mat").write_bytes(b"no such thing")
@@ -100,6 +118,17 @@ def test_sbd_names_what_is_missing(tmp_path):
     assert list(benchmark) == []
     assert set(benchmark.skipped) == {"2008_1", "2008_2_2", "2008_2_5"}
     assert "2008_1.mat" in benchmark.skipped["2008_1"]
+    assert benchmarks.reasons(benchmark.skipped) == {
+        "unreadable images": 2,
+        "unreadable SBD file": 1,
+    }
+    (tmp_path / "val.txt").write_text("2008_2\n2008_2\n")
+    benchmark = open_benchmark("sbd", tmp_path)
+    assert benchmark.ids == ["2008_2_2", "2008_2_5"]
+    assert list(benchmark.skipped) == ["2008_2 again"]
+    (tmp_path / "val.txt").write_bytes(b"\xff\xfe\xfa")
+    with pytest.raises(InputError, match=r"val\.txt cannot be read"):
+        open_benchmark("sbd", tmp_path)
     (tmp_path / "val.txt").unlink()
     with pytest.raises(InputError, match=r"val\.txt"):
         open_benchmark("sbd", tmp_path)
@@ -153,6 +182,12 @@ def test_unusable_files_are_named_and_the_rest_is_read(tmp_path):
     mask(tmp_path / "masks" / "empty.png", [])
     mask(tmp_path / "masks" / "grey.png", [128])
     (tmp_path / "masks" / "broken.png").write_bytes(b"")
+    for suffix in (".png", ".bmp", ".tif"):
+        picture(tmp_path / "images" / f"half{suffix[1:]}.png")
+        path = tmp_path / "masks" / f"half{suffix[1:]}{suffix}"
+        mask(path, [255] * 19)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    mask(tmp_path / "masks" / "good.tif", [0, 0, 255])
     torn = (tmp_path / "images" / "torn.png").read_bytes()
     (tmp_path / "images" / "torn.png").write_bytes(torn[: len(torn) // 2])
     mask(tmp_path / "masks" / "alone.png", [255])
@@ -168,10 +203,42 @@ def test_unusable_files_are_named_and_the_rest_is_read(tmp_path):
         "broken": "broken.png cannot be read",
         "torn": "torn.png",
         "mask alone.png": "no image",
+        "mask good.tif": "second mask called good",
+        "halfpng": "halfpng.png cannot be read",
+        "halfbmp": "halfbmp.bmp cannot be read",
+        "halftif": "halftif.tif cannot be read",
     }
     assert set(benchmark.skipped) == set(reasons)
     for name, words in reasons.items():
         assert words in benchmark.skipped[name], name
+    assert rows(benchmark.read("good"))[1:4] == [1, 0, 0]
+    assert benchmarks.reasons(benchmark.skipped) == {
+        "unreadable masks": 4,
+        "masks without an object pixel": 2,
+        "second image of a name": 1,
+        "image without a mask": 1,
+        "mask without an image": 1,
+        "second mask of a name": 1,
+        "mask of another size than the image": 1,
+        "unreadable image": 1,
+    }
+    few = {k: benchmark.skipped[k] for k in ("empty", "grey", "torn")}
+    words = "3 left out: 2 masks without an object pixel, 1 unreadable image"
+    assert (benchmarks.left_out(few), benchmarks.left_out({})) == (words, "")
+
+
+def test_masks_of_one_name(tmp_path):
+    """NAME_mask counts before NAME; an image called NAME_mask has its own."""
+    for name in ("a.jpg", "b.jpg", "b_mask.jpg"):
+        picture(tmp_path / name)
+    mask(tmp_path / "a.png", [255])
+    mask(tmp_path / "a_mask.png", [0, 255])
+    mask(tmp_path / "b.png", [255])
+    mask(tmp_path / "b_mask.png", [0, 255])
+    benchmark = open_benchmark("mine", tmp_path)
+    found = {s.id: rows(s)[1:3] for s in benchmark}
+    assert found == {"a": [0, 1], "b": [1, 0], "b_mask": [0, 1]}
+    assert benchmark.skipped == {"mask a.png": "a second mask called a"}
 
 
 def test_objects_are_read_by_id_in_threads_and_other_processes(tmp_path):
@@ -231,6 +298,14 @@ def test_folders_that_are_no_benchmark(tmp_path, name):
         open_benchmark(name, tmp_path / "nowhere")
     with pytest.raises(InputError, match=str(tmp_path)):
         open_benchmark(name, tmp_path)
+
+
+def test_a_folder_of_another_name_is_said(tmp_path):
+    picture(tmp_path / "data_GT" / "a.jpg")
+    mask(tmp_path / "boundary" / "a.png", [255])
+    message = "no folder boundary_GT, which grabcut keeps its files in; it has boundary, data_GT"
+    with pytest.raises(InputError, match=message):
+        open_benchmark("grabcut", tmp_path)
 
 
 def test_half_a_layout_is_said(tmp_path):

@@ -145,8 +145,13 @@ def load_story(path: Path) -> Story:
 
 def _story(arrays: Mapping[str, np.ndarray]) -> Story:
     image = cv2.imdecode(arrays["image"], cv2.IMREAD_COLOR)[:, :, ::-1]
-    shape = image.shape[:2]
-    unpack = lambda bits: np.unpackbits(bits)[: shape[0] * shape[1]].reshape(shape)  # noqa: E731
+    height, width = image.shape[:2]
+
+    def unpack(bits: np.ndarray) -> np.ndarray:
+        if len(bits) != -(-height * width // 8):
+            raise ValueError("a mask of another size than the image")
+        return np.unpackbits(bits)[: height * width].reshape(height, width)
+
     truth = unpack(arrays["object"]).astype(np.int32) - unpack(arrays["uncounted"])
     rounds = [
         Round(row, col, bool(sign), unpack(bits).astype(bool), iou)

@@ -336,7 +336,7 @@ def _kept(run: Run) -> dict[tuple[str, str], Path]:
     for name, entry in run.entries.items():
         if isinstance(entry.get("stories"), str):
             for id in entry["ious"]:
-                path = run.folder / entry["stories"] / f"{id}.npz"
+                path = figures.story_path(run.folder / entry["stories"], id)
                 if path.is_file():
                     found[name, id] = path
     return found

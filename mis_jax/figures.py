@@ -7,6 +7,7 @@ what the latter needs of an object: its image, its outline, and each click with 
 import dataclasses
 import io
 import os
+import urllib.parse
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -93,6 +94,11 @@ class Story:
     image: np.ndarray
     truth: np.ndarray
     rounds: Sequence[Round]
+
+
+def story_path(folder: Path, id: str) -> Path:
+    """Where the story of an object is kept, whatever its id holds."""
+    return folder / f"{urllib.parse.quote(id, safe='')}.npz"
 
 
 def save_story(path: Path, image: np.ndarray, truth: np.ndarray, rounds: Sequence[Round]) -> None:

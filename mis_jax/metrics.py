@@ -60,9 +60,9 @@ def summarize(
 
     Returns:
         What `numbers` gives, and `n`, the number of objects, `expected`, how many the benchmark
-        has, `spc`, seconds a click, `seconds`, `skipped`, and by object `ious`, `clicks` and
-        `digests`. With random clickers, `random`: `seeds`, their number, and `noc85` and so on,
-        one for each.
+        has, `spc`, seconds a click, `seconds`, `skipped`, and by object `ious`, `clicks`, `times`,
+        its seconds, and `digests`. With random clickers, `random`: `seeds`, their number, and
+        `noc85` and so on, one for each.
     """
     ious = {r["id"]: r["ious"] for r in records}
     seconds, known = sum(r["seconds"] for r in records), benchmark.expected
@@ -74,6 +74,7 @@ def summarize(
         "skipped": dict(benchmark.skipped),
         "ious": ious,
         "clicks": {r["id"]: r["clicks"] for r in records},
+        "times": {r["id"]: r["seconds"] for r in records},
         "digests": {r["id"]: r["digest"] for r in records},
     }
     if random:

@@ -357,20 +357,20 @@ def rows_csv(found: Sequence[Mapping[str, Any]]) -> str:
     return out.getvalue()
 
 
-def per_image_csv(records: Sequence[dict], target: float, max_clicks: int) -> str:
+def per_image_csv(entry: Mapping[str, Any], target: float, max_clicks: int) -> str:
     """A row for each object: clicks to 85 and 90 % (empty: never), seconds, every IoU and click."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = [f"iou_{k}" for k in range(1, max_clicks + 1)]
     writer.writerow(["id", "clicks_85", "clicks_90", "seconds", *columns, "clicks"])
-    for r in records:
+    for id, ious in entry["ious"].items():
         counts = []
         for threshold in (0.85, 0.90):
-            solved = threshold <= target and np.float32(max(r["ious"])) >= np.float32(threshold)
-            counts.append(clicks_to([r["ious"]], threshold, max_clicks)[0] if solved else "")
-        ious = [f"{v:.6f}" for v in r["ious"]] + [""] * (max_clicks - len(r["ious"]))
-        clicks = " ".join(f"{row}:{col}:{'+' if sign else '-'}" for row, col, sign in r["clicks"])
-        writer.writerow([r["id"], *counts, f"{r['seconds']:.3f}", *ious, clicks])
+            solved = threshold <= target and np.float32(max(ious)) >= np.float32(threshold)
+            counts.append(clicks_to([ious], threshold, max_clicks)[0] if solved else "")
+        cells = [f"{v:.6f}" for v in ious] + [""] * (max_clicks - len(ious))
+        clicks = (f"{r}:{c}:{'+' if sign else '-'}" for r, c, sign in entry["clicks"][id])
+        writer.writerow([id, *counts, f"{entry['times'][id]:.3f}", *cells, " ".join(clicks)])
     return out.getvalue()
 
 

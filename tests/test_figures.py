@@ -67,10 +67,11 @@ def test_panels_of_many_datasets():
     figure = figures.curves({"a": {name: exact for name in "xyz"}})
     assert [axes.get_title() for axes in figure.axes] == ["x", "y", "z"]
     assert "last IoU" not in figure.get_supxlabel()
-    picture = np.array(Image.open(io.BytesIO(figures.png(figure))))
+    data = figures.png(figure)
+    assert figures.png(figure) == data
+    picture = np.array(Image.open(io.BytesIO(data)))
     assert picture.shape[1] == 1500
     assert picture.std() > 1
-    assert figures.png(figure) == figures.png(figure)
 
 
 # ---- strips and grids
@@ -163,6 +164,14 @@ def test_a_story_keeps_everything(tmp_path_factory, data):
         np.testing.assert_array_equal(ours.mask, theirs.mask)
         assert ours.mask.dtype == bool
     assert [p.name for p in path.parent.iterdir()] == ["o.npz"]
+
+
+def test_ids_are_file_names(tmp_path):
+    ids = ["a", "a/b", "../a", "ä b", "a%2Fb"]
+    paths = {figures.story_path(tmp_path, id) for id in ids}
+    assert len(paths) == len(ids)
+    assert all(path.parent == tmp_path for path in paths)
+    assert figures.story_path(tmp_path, "a").name == "a.npz"
 
 
 def damage(path, kind):

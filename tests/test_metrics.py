@@ -111,6 +111,7 @@ def test_an_entry_tells_all_of_its_objects():
     result = metrics.summarize(made(ious, 2.0), benchmark, 0.9, 5)
     assert result["ious"] == {"o0": ious[0], "o1": ious[1]}
     assert result["clicks"] == {"o0": [[0, 2, 1]], "o1": [[1, 2, 1]]}
+    assert result["times"] == {"o0": 2.0, "o1": 2.0}
     assert result["digests"] == {"o0": 0, "o1": 7}
     assert (result["n"], result["expected"]) == (2, 3)
     assert result["skipped"] == {"bare.png": "no mask of this name"}

@@ -289,13 +289,16 @@ def test_everything_is_written(tmp_path):
 
 
 def test_a_row_for_each_object():
-    records = [
-        {"id": "a", "ious": [0.5, 0.86, 0.91], "clicks": [[1, 2, 1], [3, 4, 0], [5, 6, 1]]},
-        {"id": "b", "ious": [0.1] * 4, "clicks": [[7, 8, 1]] * 4},
-    ]
-    text = tables.per_image_csv([r | {"seconds": 0.25} for r in records], 0.9, 4)
+    given = {
+        "ious": {"a": [0.5, 0.86, 0.91], "b": [0.1] * 4},
+        "clicks": {"a": [[1, 2, 1], [3, 4, 0], [5, 6, 1]], "b": [[7, 8, 1]] * 4},
+        "times": {"a": 0.25, "b": 1.0},
+    }
+    text = tables.per_image_csv(given, 0.9, 4)
     a, b = csv.DictReader(io.StringIO(text))
     assert (a["id"], a["clicks_85"], a["clicks_90"], a["seconds"]) == ("a", "2", "3", "0.250")
     assert [a[f"iou_{k}"] for k in range(1, 5)] == ["0.500000", "0.860000", "0.910000", ""]
     assert a["clicks"] == "1:2:+ 3:4:- 5:6:+"
     assert (b["clicks_85"], b["clicks_90"], b["iou_4"]) == ("", "", "0.100000")
+    below = next(csv.DictReader(io.StringIO(tables.per_image_csv(given, 0.85, 4))))
+    assert (below["clicks_85"], below["clicks_90"]) == ("2", "")

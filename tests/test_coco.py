@@ -14,6 +14,7 @@ from mis_jax.benchmarks import open_benchmark
 from mis_jax.errors import InputError
 
 oracle = pytest.importorskip("pycocotools.mask")
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIDE = st.integers(1, 40)
 NEAR = st.one_of(

@@ -43,7 +43,7 @@ def define_flags() -> None:
     """Flags of `mis-jax compare`."""
     flags.DEFINE_list("labels", [], "A name for each RESULTS; by default what was evaluated.")
     flags.DEFINE_string("output", "", "Folder for tables and figures; if none, they are printed.")
-    flags.DEFINE_list("paper", ["1"], "Tables of the paper to show beside, 1 to 5.")
+    flags.DEFINE_string("paper", "1", "Tables of the paper to show beside, such as 3,4,5.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -54,11 +54,14 @@ def main(argv: Sequence[str]) -> None:
             "where RESULTS are folders that mis-jax evaluate wrote."
         )
     numbers = {str(number): number for number in published.NUMBERS}
-    if unknown := set(flags.FLAGS.paper) - numbers.keys():
-        raise InputError(f"--paper={min(unknown)}: the paper has the tables {', '.join(numbers)}.")
+    chosen = flags.FLAGS.paper.split(",")
+    if not set(chosen) <= numbers.keys():
+        raise InputError(
+            f"--paper={flags.FLAGS.paper}: the paper has the tables {', '.join(numbers)}."
+        )
     runs = load_all([Path(word) for word in argv[1:]], flags.FLAGS.labels)
     output = Path(flags.FLAGS.output) if flags.FLAGS.output else None
-    print(compare(runs, output, [numbers[word] for word in flags.FLAGS.paper]))
+    print(compare(runs, output, [numbers[word] for word in chosen]))
 
 
 def compare(runs: Sequence[Run], output: Path | None = None, paper: Sequence[int] = (1,)) -> str:

@@ -24,7 +24,7 @@ from mis_jax.errors import InputError
 
 PICTURE_SIDE = 320  # pixels, of one panel of `draw`
 PICTURE_COLUMNS = 5
-PANEL, GAP, BAR = 224, 5, 20  # pixels of `clicks_and_masks`, which is 1,598 wide
+PANEL, GAP, BAR = 224, 5, 20  # pixels of `clicks_and_masks`, at most 1,598 wide
 AFTER = (1, 2, 3, 5, 10)  # clicks whose masks it shows, and the last
 OUTLINE, TINT = (255, 220, 0), (40, 110, 255)
 POSITIVE, NEGATIVE = (0, 160, 0), (220, 0, 0)
@@ -181,29 +181,33 @@ def clicks_and_masks(stories: Mapping[str, Mapping[str, Story]]) -> np.ndarray:
             have one below each other.
 
     Returns:
-        uint8 RGB [H, 1598, 3], the mask blue with a yellow outline, clicks green on the object and
-        red off it.
+        uint8 RGB [H, W, 3], W at most 1,598, the mask blue with a yellow outline, clicks green on
+        the object and red off it.
     """
     found = list(dict.fromkeys(name for some in stories.values() for name in some))
     rows = [
-        _row(some[name], f"{name}, {label}" if len(stories) > 1 else name)
+        (some[name], f"{name}, {label}" if len(stories) > 1 else name)
         for name in found
         for label, some in stories.items()
         if name in some
     ]
-    return np.concatenate(rows)
+    across = 1 + max(len(_shown(story)) for story, _ in rows)
+    return np.concatenate([_row(story, title, across) for story, title in rows])
 
 
-def _row(story: Story, title: str) -> np.ndarray:
+def _shown(story: Story) -> list[int]:
+    """The numbers of clicks after which masks are shown."""
+    return sorted({k for k in AFTER if k < len(story.rounds)} | {len(story.rounds)})
+
+
+def _row(story: Story, title: str, across: int) -> np.ndarray:
     """An object of one run."""
-    done = story.rounds
+    done, counts = story.rounds, _shown(story)
     scale = PANEL / max(story.image.shape[:2])
-    counts = sorted({k for k in AFTER if k < len(done)} | {len(done)})
     panels = [_panel(story.image, story.truth == 1, (), scale, tint=0.0)]
     panels += [_panel(story.image, done[k - 1].mask, done[:k], scale) for k in counts]
     captions = ["the object"]
     captions += [f"click {k}: IoU {done[k - 1].iou:.3f}" for k in counts]
-    across = len(AFTER) + 2
     size = (panels[0].shape[0] + 2 * BAR + GAP, across * (PANEL + GAP) - GAP, 3)
     canvas = np.full(size, 255, np.uint8)
     for k, panel in enumerate(panels):

@@ -236,7 +236,7 @@ def test_everything_is_written(tmp_path):
     assert "blocks" in (output / "results.tex").read_text()
     grid = cv2.imread(str(output / "clicks_and_masks.png"))
     row = 40 + round(40 * 224 / 60) + 5
-    assert grid.shape == (4 * row, 1598, 3)  # o2 and o3, of two runs
+    assert grid.shape == (4 * row, 2 * 224 + 5, 3)  # o2 and o3, of two runs
     assert cv2.imread(str(output / "iou_per_click.png")).std() > 1
 
 
@@ -296,7 +296,7 @@ def test_the_command(tmp_path, command):
     ("words", "message"),
     [
         ([], "usage: mis-jax compare RESULTS"),
-        (["{0}", "--paper=1,7"], "--paper=7: the paper has the tables 1, 2, 3, 4, 5"),
+        (["{0}", "--paper=1,7"], "--paper=1,7: the paper has the tables 1, 2, 3, 4, 5"),
         (["{0}", "--labels=a,b"], "give 1 different names"),
         (["{0}/none"], "none does not exist"),
     ],

@@ -20,12 +20,13 @@ from mis_jax.errors import InputError, Stopped
 
 COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
-    "download": "[NAME ...]: published weights into the cache folder; lists them if none",
+    "download": "[NAME ...]: published weights and benchmarks; lists them if none",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "masks": "NAME=DIR --records DIR: labelled images -> records to fine-tune on",
     "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
     "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "compare": "RESULTS ...: what evaluate wrote of several runs, in one table, beside the paper",
     "export": "RUN FILE.safetensors|FILE.pth: trained weights in one file; .pth: PyTorch's",
     "annotate": "IMAGES [--run RUN]: outline photos with clicks in the browser",
 }
@@ -88,6 +89,25 @@ def define_config(default: str) -> None:
 def config_names() -> list[str]:
     """Names of the experiments that ship in `mis_jax/configs/`."""
     return sorted(p.stem for p in _config_folder().glob("*.py") if p.stem != "__init__")
+
+
+def define_shard() -> None:
+    """Defines `--shard`, for commands that several processes share."""
+    flags.DEFINE_string(
+        "shard", None, "i/n: this process, counted from 0, of n; default: the JAX process."
+    )
+
+
+def parse_shard(text: str | None) -> tuple[int, int]:
+    """(i, n) of a `--shard`, by default the index and number of JAX processes."""
+    if text is None:
+        import jax
+
+        return jax.process_index(), jax.process_count()
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or int(match[1]) >= int(match[2]):
+        raise InputError(f"--shard={text} is not i/n with i from 0 to n - 1, such as 0/4.")
+    return int(match[1]), int(match[2])
 
 
 def _run(name: str, words: list[str]) -> None:

@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import os
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -103,9 +102,7 @@ def define_flags() -> None:
     """Flags of `mis-jax propose`."""
     cli.define_config("sbd_vitb16")
     flags.DEFINE_string("records", None, "Folder that the shards of records go to.")
-    flags.DEFINE_string(
-        "shard", None, "i/n: this process, counted from 0, of n; default: the JAX process."
-    )
+    cli.define_shard()
 
 
 def main(argv: list[str]) -> None:
@@ -116,7 +113,7 @@ def main(argv: list[str]) -> None:
             "usage: mis-jax propose IMAGES --records DIR, where IMAGES is one word: a folder, "
             "a .txt list of files or a glob pattern in quotes."
         )
-    shard = _parse_shard(flags.FLAGS.shard)
+    shard = cli.parse_shard(flags.FLAGS.shard)
     summary = propose(
         argv[1],
         folder,
@@ -355,16 +352,6 @@ def describe_trees(report: Report) -> list[str]:
     for (low, high), count in zip(itertools.pairwise(AREA_EDGES), report.areas, strict=True):
         lines.append(f"{low:>5.0%} to {high:>4.0%} {count:>12,} {count / total:>7.2%}")
     return lines
-
-
-def _parse_shard(text: str | None) -> tuple[int, int]:
-    """(i, n) of the flag, by default the index and number of JAX processes."""
-    if text is None:
-        return jax.process_index(), jax.process_count()
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or int(match[1]) >= int(match[2]):
-        raise InputError(f"--shard={text} is not i/n with i from 0 to n - 1, such as 0/4.")
-    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

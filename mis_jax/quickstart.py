@@ -182,9 +182,12 @@ def measure(
 ) -> dict:
     """Clicks on every held-out scene; the entry of results.json, see `metrics.summarize`."""
     identity = {"run": name, "predictor": "network", "step": step, "config": config.to_dict()}
-    evaluate.run(
-        lambda size: predictor, [benchmark], folder / name, config.eval.to_dict(), identity
+    subject = evaluate.Subject(
+        lambda size, at_once: lambda: contextlib.nullcontext(predictor),
+        config.eval.to_dict(),
+        identity,
     )
+    evaluate.run(subject, [benchmark], folder / name)
     return json.loads((folder / name / "results.json").read_text())[DATASET]
 
 

@@ -161,11 +161,12 @@ class ShardWriter:
             raise _os_error(error, self._path) from error
 
 
-def write_file(path: str | Path, text: str) -> None:
-    """Writes a text file that appears complete or not at all."""
+def write_file(path: str | Path, content: str | bytes) -> None:
+    """Writes a file, text as UTF-8, that appears complete or not at all."""
+    data = content.encode() if isinstance(content, str) else content
     partial = Path(f"{path}.{secrets.token_hex(4)}.partial")
     try:
-        partial.write_text(text, "utf-8")
+        partial.write_bytes(data)
         _publish(partial, Path(path))
     finally:
         partial.unlink(missing_ok=True)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from mis_jax import descriptor, features, images, propose, records
+from mis_jax import cli, descriptor, features, images, propose, records
 from mis_jax.errors import InputError
 from mis_jax.tree import build_tree
 
@@ -313,9 +313,9 @@ def test_numbers_out_of_range(change, tmp_path):
 
 
 def test_the_shard_flag():
-    assert propose._parse_shard("0/1") == (0, 1)
-    assert propose._parse_shard("14/15") == (14, 15)
-    assert propose._parse_shard(None) == (jax.process_index(), jax.process_count())
+    assert cli.parse_shard("0/1") == (0, 1)
+    assert cli.parse_shard("14/15") == (14, 15)
+    assert cli.parse_shard(None) == (jax.process_index(), jax.process_count())
     for text in ("", "1", "1/1", "4/4", "-1/4", "a/b", "0/0", "1/2/3"):
         with pytest.raises(InputError, match="i/n"):
-            propose._parse_shard(text)
+            cli.parse_shard(text)

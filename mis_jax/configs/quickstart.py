@@ -33,5 +33,5 @@ def get_config():
     c.optim.update(batch_size=8, steps=850, lr=1.5e-3, warmup=50, ema=0.985, clip=1.0)
     c.optim.update(milestones=(570, 750), decay=0.3)
     c.train.update(color_aug=False, checkpoint_every=200)
-    c.eval.update(size=96, davis_size=96)  # more tokens than a crop: finer outlines
+    c.eval.update(size=96, davis_size=96, target=0.90)  # more tokens than a crop: finer outlines
     return c

@@ -8,10 +8,10 @@ machine too, the second is the steadier one. Ratios are theirs to ours: more is 
 
 a. All of a click that is not the network: `evaluate_sample` with its Clicker, ZoomIn, flip and IoU
    against `rounds` with `Predictor`, on GrabCut's images at their own size, until an IoU of 0.90 or
-   20 clicks. The network is a stand-in that plays recorded logits, the same to both sides, and
-   whose own time is left out. The logits are the object's mask with smooth errors around it that
-   shrink from click to click, as a trained network's do. Sides take turns, object by object, and
-   their clicks and IoUs have to be the same, bit for bit.
+   20 clicks. In the network's place, recorded logits are played to both sides, at no cost: the
+   object's mask with smooth errors around it that shrink from click to click, as a trained
+   network's do. Our flip, which is compiled into the network, is compiled alone here: it writes out
+   all mirror images. Sides take turns, object by object; clicks and IoUs have to be the same.
 b. The simulated user alone: Clicker against `next_click`, on the masks met in a, and on the same
    masks with 1 % of all pixels wrong, which spreads the errors over the whole image. Choices have
    to be the same.
@@ -24,6 +24,7 @@ transform is also the faster one on one thread.
 import argparse
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import platform
@@ -45,8 +46,8 @@ from mis_jax.benchmarks import Sample, open_benchmark
 
 SIZE = 448  # pixels
 TARGET, MAX_CLICKS = 0.90, 20
-NOISE = 1.2  # of the stand-in's errors at the first click, where the object's inside is 0.5
-FALL = 60  # pixels of the square, over which the stand-in's background falls by 1
+NOISE = 1.2  # of the recorded errors at the first click, where the object's inside is 0.5
+FALL = 60  # pixels of the square, over which the recorded background falls by 1
 SPECKLED = 0.01
 
 
@@ -63,15 +64,22 @@ def main() -> None:
     published.use(arguments.sources.resolve(), "MIS")
     import torch
 
-    torch.set_num_threads(threads())
-    cv2.setNumThreads(threads())
+    threads = len(os.sched_getaffinity(0))  # XLA counts them alike
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
     if hasattr(cv2, "ipp"):
         cv2.ipp.setUseIPP(False)
     samples = [  # PyTorch warns of arrays that cannot be written
         dataclasses.replace(s, image=s.image.copy(), mask=s.mask.copy())
         for s in open_benchmark("grabcut", arguments.grabcut)
     ]
-    result = {"where": where()}
+    result = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": threads,
+        "load": round(os.getloadavg()[0], 1),  # of a shared machine, when the run began
+        "published": " at ".join(published.COMMITS["MIS"]),
+        "versions": published.versions_of((*published.LIBRARIES, "numba")),
+    }
     for name in arguments.sections.split(","):
         result[name] = SECTIONS[name](samples, arguments.repeats)
         print(name, json.dumps(result[name], indent=1), flush=True)
@@ -80,44 +88,29 @@ def main() -> None:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def where() -> dict:
-    """The machine and the libraries."""
-    return {
-        "machine": platform.processor() or platform.machine(),
-        "threads": threads(),  # of PyTorch, OpenCV and XLA each
-        "load": round(os.getloadavg()[0], 1),  # of a shared machine, when the run began
-        "published": " at ".join(published.COMMITS["MIS"]),
-        "versions": published.versions_of((*published.LIBRARIES, "numba")),
-    }
-
-
 def clocks() -> np.ndarray:
     """Seconds of the clock and of all cores."""
     return np.array([time.perf_counter(), time.process_time()])
 
 
 def compared(times: dict[str, np.ndarray], unit: str, scale: float) -> dict:
-    """The ratio, and each side's time a click of seconds (clock, cores) a click."""
+    """The ratio, and each side's time a click, of seconds (clock, cores) a click."""
     named = lambda x: {"clock": round(float(x[0]), 3), "cores": round(float(x[1]), 3)}  # noqa: E731
     figures = {f"{unit}_a_click": {name: named(scale * x) for name, x in times.items()}}
     return {"ratio": named(times["theirs"] / times["ours"]), **figures}
 
 
-# ---- the two sides, and a stand-in for the network
+# ---- the two sides
 
 
 @dataclasses.dataclass
 class Done:
-    """What a side did on one object: clicks (row, col, positive), IoUs float32, seconds."""
+    """What a side did on one object: clicks (row, col, positive), IoUs float32, seconds, masks."""
 
     clicks: list[tuple[int, int, bool]]
     ious: np.ndarray
     seconds: np.ndarray
+    masks: list[np.ndarray] = dataclasses.field(default_factory=list)
 
 
 def theirs(net: Callable, sample: Sample, max_clicks=MAX_CLICKS, target=TARGET, zoom=None) -> Done:
@@ -140,47 +133,25 @@ def theirs(net: Callable, sample: Sample, max_clicks=MAX_CLICKS, target=TARGET, 
 
 def ours(net: Callable, sample: Sample, max_clicks=MAX_CLICKS, target=TARGET) -> Done:
     """`mis_jax.clicker.rounds` with `Predictor`."""
-    from mis_jax.clicker import rounds
+    from mis_jax import clicker
     from mis_jax.predictor import Predictor
 
     predictor = Predictor(net, SIZE)
     start = clocks()
-    done = list(rounds(predictor, sample, target, max_clicks))
+    done = list(clicker.rounds(predictor, sample, target, max_clicks, clicker.next_click))
     seconds = clocks() - start
     clicks = [(r.row, r.col, bool(r.positive)) for r in done]
-    return Done(clicks, np.array([r.iou for r in done], np.float32), seconds)
+    ious = np.array([r.iou for r in done], np.float32)
+    return Done(clicks, ious, seconds, [r.mask for r in done])
 
 
 SIDES = {"theirs": theirs, "ours": ours}
 
 
-class StandIn:
-    """A network that plays logits; `seconds` is what it spent, for callers to leave out.
-
-    Args:
-        logits: float32 [2, S, S] for each click, of the image and of its mirror image.
-    """
-
-    with_prev_mask = True  # the published predictor asks
-
-    def __init__(self, logits: list[np.ndarray]) -> None:
-        self.logits, self.seconds = iter(logits), np.zeros(2)
-
-    def __call__(self, *inputs) -> np.ndarray | dict:
-        """The next logits as whoever asks wants them: their (x, points), or ours."""
-        start = clocks()
-        logits = next(self.logits)
-        if len(inputs) == 2:
-            import torch
-
-            logits = {"instances": torch.from_numpy(logits)[:, None]}
-        self.seconds += clocks() - start
-        return logits
-
-
 def recorded(sample: Sample, number: int) -> list[np.ndarray]:
-    """Logits for a stand-in, made while the published loop asks for them."""
-    from protocol_pairs import LEVELS  # whose sigmoids PyTorch and SciPy round alike
+    """Logits float32 [2, S, S] for each click: of the image and its mirror image."""
+    import torch
+    from protocol_pairs import LEVELS  # the sides' sigmoids of these are the same
 
     rng, made, zoom = np.random.default_rng(number), [], []
 
@@ -193,11 +164,49 @@ def recorded(sample: Sample, number: int) -> list[np.ndarray]:
         value = 0.5 - (away > 0) - away / FALL + noise
         logits = LEVELS[np.digitize(value, np.linspace(-0.5, 0.5, len(LEVELS) - 1))]
         made.append(np.stack([logits, logits[:, ::-1]]))
-        return StandIn(made[-1:])(x, points)
+        return {"instances": torch.from_numpy(made[-1])[:, None]}
 
-    answer.with_prev_mask = True
+    answer.with_prev_mask = True  # the published predictor asks
     theirs(answer, sample, zoom=zoom)
     return made
+
+
+def play_theirs(logits: list[np.ndarray]) -> Callable:
+    """A published network that answers with them, one after the other."""
+    import torch
+
+    play = map(torch.from_numpy, logits)
+    net = lambda x, points: {"instances": next(play)[:, None]}  # noqa: E731
+    net.with_prev_mask = True
+    return net
+
+
+def play_ours(logits: list[np.ndarray]) -> Callable:
+    """The same for our predictor, with the flip."""
+    play, flip = iter(logits), flipped()
+    return lambda *inputs: run_flip(flip, next(play), *inputs)
+
+
+def run_flip(flip: Callable, *inputs: np.ndarray) -> np.ndarray:
+    """Mean logits float32 [1, S, S]."""
+    return np.asarray(flip(*inputs)[0])
+
+
+@functools.cache
+def flipped() -> Callable:
+    """(logits [2, S, S], image, previous, points) -> mean logits, and all that a network gets."""
+    import jax
+
+    from mis_jax.predictor import mirrored
+
+    def flip(logits, *inputs):
+        given = []
+        return mirrored(lambda *pairs: given.append(pairs) or logits)(*inputs), given
+
+    return jax.jit(flip)
+
+
+PLAY = {"theirs": play_theirs, "ours": play_ours}
 
 
 # ---- a: without the network
@@ -212,39 +221,36 @@ def without_network(samples: list[Sample], repeats: int) -> dict:
         logits = recorded(sample, k)
         clicks += len(logits)
         for repeat in range(-1, repeats):  # the first turn warms up, the last one overwrites it
-            done = {}
-            for name, side in SIDES.items():
-                net = StandIn(logits)
-                done[name] = side(net, sample)
-                times[name][repeat, k] = done[name].seconds - net.seconds
+            done = {name: side(PLAY[name](logits), sample) for name, side in SIDES.items()}
+            for name in SIDES:
+                times[name][repeat, k] = done[name].seconds
             assert done["ours"].clicks == done["theirs"].clicks, sample.id
             assert np.array_equal(done["ours"].ious, done["theirs"].ious), sample.id
         for repeat in range(repeats):
             for name in SIDES:
-                for part, seconds in seconds_of_parts(name, StandIn(logits), sample).items():
+                for part, seconds in seconds_of_parts(name, logits, sample).items():
                     parts[name][part][repeat, k] = seconds
     mean = lambda x: np.median(x, 0).sum(0) / clicks  # noqa: E731
+    by_part = {name: {part: round(1e3 * float(mean(x)), 3) for part, x in sorted(found.items())}
+               for name, found in parts.items()}  # fmt: skip
     return {
         **compared({name: mean(x) for name, x in times.items()}, "ms", 1e3),
-        "parts_ms_a_click": {
-            name: {part: round(1e3 * float(mean(x)), 3) for part, x in found.items()}
-            for name, found in parts.items()
-        },
+        "parts_ms_a_click_of_cores": by_part,
         "objects": len(samples),
         "clicks": clicks,
     }
 
 
-def seconds_of_parts(name: str, net: StandIn, sample: Sample) -> dict[str, float]:
-    """Of one run on an object; what a part calls that is a part too is not in it."""
+def seconds_of_parts(name: str, logits: list[np.ndarray], sample: Sample) -> dict[str, float]:
+    """Of all cores, for one object; what a part calls that is a part too is not in it."""
     spent, inner = defaultdict(float), [0.0]  # inner: of the parts within each that runs
 
     def timed(part, function):
         def run(*args, **kwargs):
-            start = time.perf_counter()
+            start = time.process_time()
             inner.append(0.0)
             found = function(*args, **kwargs)
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             spent[part] += seconds - inner.pop()
             inner[-1] += seconds
             return found
@@ -255,8 +261,7 @@ def seconds_of_parts(name: str, net: StandIn, sample: Sample) -> dict[str, float
         for part, owner, key in PARTS[name]():
             wrapped = timed(part, getattr(owner, key))
             stack.enter_context(mock.patch.object(owner, key, wrapped))
-        timed("rest", SIDES[name])(net, sample)
-    spent["to the network"] -= net.seconds[0]
+        timed("rest", SIDES[name])(PLAY[name](logits), sample)
     return spent
 
 
@@ -264,14 +269,16 @@ def _their_parts() -> list[tuple[str, object, str]]:
     from isegm.inference import utils
     from isegm.inference.clicker import Clicker
     from isegm.inference.predictors.base import BasePredictor
-    from isegm.inference.transforms import SigmoidForPred, zoom_in
+    from isegm.inference.transforms import AddHorizontalFlip, SigmoidForPred, zoom_in
 
     return [
         ("user", Clicker, "__init__"),
         ("user", Clicker, "make_next_click"),
         ("image", BasePredictor, "set_input_image"),
         ("region", zoom_in, "get_object_roi"),
-        ("to the network", BasePredictor, "get_prediction"),  # and the flip back
+        ("to the network", BasePredictor, "get_prediction"),
+        ("flip", AddHorizontalFlip, "transform"),
+        ("flip", AddHorizontalFlip, "inv_transform"),
         ("sigmoid", SigmoidForPred, "inv_transform"),
         ("from the network", zoom_in.ZoomIn, "inv_transform"),
         ("IoU", utils, "get_iou"),
@@ -285,8 +292,9 @@ def _our_parts() -> list[tuple[str, object, str]]:
         ("user", clicker, "next_click"),
         ("image", predictor.Predictor, "set_image"),
         ("region", predictor, "next_roi"),
-        ("to the network", predictor.Predictor, "click"),  # and the flip back
-        ("sigmoid", predictor, "expit"),
+        ("to the network", predictor.Predictor, "click"),
+        ("flip", sys.modules[__name__], "run_flip"),
+        ("sigmoid", predictor, "sigmoid"),
         ("from the network", predictor, "restore"),
         ("IoU", clicker, "iou"),
     ]
@@ -308,14 +316,10 @@ def user(samples: list[Sample], repeats: int) -> dict:
 
 def masks_met(sample: Sample, number: int) -> list[tuple[np.ndarray, np.ndarray, list]]:
     """(truth, mask, clicks so far) before each click of an evaluation."""
-    from mis_jax.clicker import rounds
-    from mis_jax.predictor import Predictor
-
-    predictor = Predictor(StandIn(recorded(sample, number)), SIZE)
-    done = list(rounds(predictor, sample, TARGET, MAX_CLICKS))
-    masks = [np.zeros(sample.mask.shape, bool), *(r.mask for r in done)]
-    clicks = [(r.row, r.col) for r in done]
-    return [(sample.mask, masks[k], clicks[:k]) for k in range(len(done))]
+    done = ours(play_ours(recorded(sample, number)), sample)
+    masks = [np.zeros(sample.mask.shape, bool), *done.masks]
+    clicks = [(row, col) for row, col, _ in done.clicks]
+    return [(sample.mask, masks[k], clicks[:k]) for k in range(len(clicks))]
 
 
 def user_on(cases: list[tuple], repeats: int) -> dict:
@@ -353,13 +357,12 @@ def whole(samples: list[Sample], repeats: int, objects: int = 2, clicks: int = 3
                 done[name, k] = side(nets[name], sample, clicks, 1.01)
                 times[name].append(done[name, k].seconds / clicks)
     pairs = [(done["theirs", k], done["ours", k]) for k in range(objects)]
-    medians = {name: np.median(x, 0) for name, x in times.items()}
     return {
-        **compared(medians, "s", 1),
+        **compared({name: np.median(x, 0) for name, x in times.items()}, "s", 1),
+        "objects": objects,
         "clicks": objects * clicks,
-        "clicks_that_differ": sum(
-            x != y for a, b in pairs for x, y in zip(a.clicks, b.clicks, strict=True)
-        ),
+        "objects_whose_clicks_differ": sum(a.clicks != b.clicks for a, b in pairs),
+        "ious_of_theirs": [np.round(a.ious, 3).tolist() for a, _ in pairs],
         "ious_apart": max(float(np.abs(a.ious - b.ious).max()) for a, b in pairs),
     }
 
@@ -367,9 +370,9 @@ def whole(samples: list[Sample], repeats: int, objects: int = 2, clicks: int = 3
 def same_networks() -> dict[str, Callable]:
     """ViT-B of both sides with weights from a seed, which cross in a file of theirs."""
     import torch
-    from fidelity import state_dict
     from isegm.model.is_plainvit_model import PlainVitModel
     from isegm.model.modeling.transformer_helper.cross_entropy_loss import CrossEntropyLoss
+    from protocol_pairs import small_tensors
 
     from mis_jax import checkpoint, official
     from mis_jax.predictor import make_network
@@ -381,12 +384,12 @@ def same_networks() -> dict[str, Callable]:
              "head_params", "random_split")  # fmt: skip
     model = PlainVitModel(**{name: given[name] for name in names}).eval()
     shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
-    tensors = {key: torch.as_tensor(x) for key, x in state_dict(shapes).items()}
+    tensors = {key: torch.as_tensor(x) for key, x in small_tensors(shapes).items()}
     model.load_state_dict(tensors, strict=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "same.pth"
         torch.save({"state_dict": model.state_dict(), "config": model._config}, file)
-        network = make_network(*checkpoint.load(file), SIZE)
+        network = make_network(*checkpoint.load(file), SIZE, flip=True)
     return {"theirs": model, "ours": network}
 
 

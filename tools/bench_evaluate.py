@@ -182,8 +182,10 @@ def play_theirs(logits: list[np.ndarray]) -> Callable:
 
 
 def play_ours(logits: list[np.ndarray]) -> Callable:
-    """The same for our predictor, with the flip."""
-    play, flip = iter(logits), flipped()
+    """The same for our predictor, with the flip; logits are where a network leaves them."""
+    import jax
+
+    play, flip = iter(jax.block_until_ready(jax.device_put(logits))), flipped()
     return lambda *inputs: run_flip(flip, next(play), *inputs)
 
 

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import threading
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -141,7 +142,8 @@ def test_sbd(server, publish):
 @pytest.mark.parametrize("root", ["", "DAVIS345/", "a/b/"])
 def test_the_folders_may_lie_anywhere(publish, root):
     files = {f"{root}img/0.jpg": JPG, f"{root}gt/0.png": PNG, f"__MACOSX/{root}img/._0.jpg": b"?"}
-    files |= {f"{root}img/.DS_Store": b"?", f"{root}notes/img/0.jpg": b"?"}
+    files |= {f"{root}img/.DS_Store": b"?"}
+    files |= {f"{root}old/img/1.jpg": b"?", f"{root}old/gt/1.png": b"?"}
     folder = publish("davis", 1, {"/DAVIS.zip": zipped(files)})
     archives.download("davis")
     assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.*")) == [
@@ -249,8 +251,25 @@ def test_what_was_killed_while_it_unpacked_is_unpacked_again(server, publish):
     folder.with_name("GrabCut.zip").write_bytes(zipped(GRABCUT))
     assert archives.download("grabcut") == folder
     assert server.requests == []
-    assert len(benchmarks.open_benchmark("grabcut", folder)) == 3
+    assert sorted(p.name for p in (folder / "data_GT").iterdir()) == ["a.jpg", "b.jpg", "c.jpg"]
     assert left(folder) == ["GrabCut.zip", "grabcut"]
+
+
+@pytest.mark.parametrize("killed", ["_check", "rename"])
+def test_nothing_is_half_installed(server, publish, monkeypatch, killed):
+    folder = publish("grabcut", 3, {"/GrabCut.zip": zipped(GRABCUT)})
+
+    def kill(*_):
+        assert not folder.exists()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(archives if killed == "_check" else Path, killed, kill)
+        with pytest.raises(KeyboardInterrupt):
+            archives.download("grabcut")
+    assert left(folder) == ["GrabCut.zip"]  # verified, and used the next time
+    assert archives.download("grabcut") == folder
+    assert len(server.requests) == 1
 
 
 def test_an_archive_put_there_by_hand_is_used_offline(server, publish):
@@ -266,6 +285,10 @@ def test_an_archive_put_there_by_hand_is_used_offline(server, publish):
         archives.download("grabcut")
     assert left(folder) == ["GrabCut.zip"]  # it is the user's
     archive.write_bytes(zipped(GRABCUT))
+    publish("grabcut", 3, {"/GrabCut.zip": b""}, "md5:0")
+    with pytest.raises(InputError, match=r"no archive of grabcut \(its md5 is .*; remove it"):
+        archives.download("grabcut")
+    publish("grabcut", 3, {"/GrabCut.zip": b""})
     assert archives.download("grabcut") == folder
     assert left(folder) == ["GrabCut.zip", "grabcut"]
 

@@ -93,10 +93,10 @@ def compare(runs: Sequence[Run], output: Path | None = None, paper: Sequence[int
     document = {"rows": tables.rows(results, paper), COMPARISON: found}
     write_file(output / "results.json", json.dumps(document, indent=1))
     text = tables.write(output, results, paper, more + links)
-    (output / "iou_per_click.png").write_bytes(figures.png(figures.curves(results)))
+    write_file(output / "iou_per_click.png", figures.png(figures.curves(results)))
     if stories:
         picture = figures.png(figures.clicks_and_masks(stories))
-        (output / "clicks_and_masks.png").write_bytes(picture)
+        write_file(output / "clicks_and_masks.png", picture)
     return f"{text}{more}\nWritten to {output}"
 
 

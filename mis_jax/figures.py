@@ -6,7 +6,6 @@ what the latter needs of an object: its image, its outline, and each click with 
 
 import dataclasses
 import io
-import os
 import urllib.parse
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from mis_jax.clicker import Round
 from mis_jax.errors import InputError
+from mis_jax.records import write_file
 
 PICTURE_SIDE = 320  # pixels, of one panel of `draw`
 PICTURE_COLUMNS = 5
@@ -122,9 +122,7 @@ def save_story(path: Path, image: np.ndarray, truth: np.ndarray, rounds: Sequenc
     file = io.BytesIO()
     np.savez_compressed(file, **arrays)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(file.getvalue())
-    os.replace(partial, path)
+    write_file(path, file.getvalue())
 
 
 def load_story(path: Path) -> Story:
@@ -267,8 +265,3 @@ def draw(image: np.ndarray, done: Sequence[Round]) -> np.ndarray:
         font = cv2.FONT_HERSHEY_SIMPLEX
         cv2.putText(canvas, text, (left + 2, top + 14), font, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
     return canvas
-
-
-def plot(results: dict[str, dict], target: float, max_clicks: int) -> Figure:
-    """`curves` of one run."""
-    return curves({"": results})

@@ -372,8 +372,3 @@ def per_image_csv(entry: Mapping[str, Any], target: float, max_clicks: int) -> s
         clicks = (f"{r}:{c}:{'+' if sign else '-'}" for r, c, sign in entry["clicks"][id])
         writer.writerow([id, *counts, f"{entry['times'][id]:.3f}", *cells, " ".join(clicks)])
     return out.getvalue()
-
-
-def table(results: dict[str, dict], label: str, max_clicks: int = 20) -> str:
-    """`text` of one run."""
-    return text({label: results})

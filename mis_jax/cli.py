@@ -20,12 +20,12 @@ from mis_jax.errors import InputError, Stopped
 
 COMMANDS = {
     "quickstart": "the whole flow on pictures that ship with it; CPU, minutes, no network",
-    "download": "[NAME ...]: published weights and benchmarks; lists them if none",
+    "download": "[NAME ...] [DIR]: published weights and evaluation sets; lists them if none",
     "propose": "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",
     "masks": "NAME=DIR --records DIR: labelled images -> records to fine-tune on",
     "inspect": "RECORDS --datasets mine=DIR: how good merge trees are, before any training",
     "train": "IMAGES_OR_RECORDS --workdir RUN: train a click model; resumes where it was",
-    "evaluate": "[RUN] --datasets grabcut=DIR,mine=DIR: simulated clicks -> NoC table",
+    "evaluate": "[RUN] --datasets grabcut,mine=DIR: simulated clicks -> NoC table",
     "compare": "RESULTS ...: what evaluate wrote of several runs, in one table, beside the paper",
     "export": "RUN FILE.safetensors|FILE.pth: trained weights in one file; .pth: PyTorch's",
     "annotate": "IMAGES [--run RUN]: outline photos with clicks in the browser",

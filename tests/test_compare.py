@@ -25,7 +25,9 @@ def made(seed, ids=range(10), target=0.9, max_clicks=20, better=0.0):
     records = []
     for k in ids:
         common, own = np.random.default_rng(k), np.random.default_rng([k, seed])
-        ious = np.sort(np.clip(common.random(max_clicks) + 0.1 * own.random() + better, 0, 1))
+        ious = np.sort(
+            np.clip(common.random(max_clicks) + 0.1 * own.random(max_clicks) + better, 0, 1)
+        )
         done = next((i for i, v in enumerate(ious, 1) if v >= target), max_clicks)
         records.append({"id": f"o{k}", "digest": k, "ious": ious[:done].tolist()})
         records[-1] |= {"clicks": [[0, 0, 1]] * done, "seconds": 1.0}

@@ -115,7 +115,9 @@ def cells_of(markdown):
 
 def test_the_overview_is_the_papers_table_with_ours_last():
     ours = entry(1)
-    (table, _) = cells_of(tables.text({"tree": {"GrabCut": ours}}))
+    text = tables.text({"tree": {"GrabCut": ours}})
+    assert re.match(r"\|[^\n]*\|\n\| -+ \| -+ \| -+: \| -+: \|\n", text)  # names to the left
+    (table, _) = cells_of(text)
     assert table[0] == ["Method", "Backbone", "GrabCut@85", "GrabCut@90"]
     assert [row[0] for row in table if row[1:] == ["", "", ""]] == [
         "*Deep supervised methods*",
@@ -262,9 +264,11 @@ def parsed(latex):
 
 
 def test_latex_shows_the_same_tables():
-    label = "r_50%~[a] {x}\\y|"
+    label = "[a] r_50%~{x}\\y|"
     results = {label: {"grabcut": entry(1), "sbd": entry(2)}}
-    (columns, rows), (_, details) = parsed(tables.latex(results))
+    latex = tables.latex(results)
+    assert latex.count("\\midrule") == 2 + 3  # below headers, and between four groups
+    (columns, rows), (_, details) = parsed(latex)
     assert columns == "llrrrr"
     assert rows[0] == ["", "", "grabcut", "sbd"]
     assert rows[1] == ["Method", "Backbone", "NoC@85", "NoC@90", "NoC@85", "NoC@90"]

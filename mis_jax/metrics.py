@@ -77,13 +77,17 @@ def summarize(
         "times": {r["id"]: r["seconds"] for r in records},
         "digests": {r["id"]: r["digest"] for r in records},
     }
-    if random:
-        result["random"] = {"seeds": len(random)}
-        runs = [[r["ious"] for r in one] for one in random]
-        for percent, threshold in thresholds(target).items():
-            counts = [noc(run, threshold, max_clicks) for run in runs]
-            result["random"][f"noc{percent}"] = counts
-    return result
+    return result | ({"random": _spread(random, target, max_clicks)} if random else {})
+
+
+def _spread(random: Sequence[Sequence[dict]], target: float, max_clicks: int) -> dict:
+    """NoC of each random clicker."""
+    runs = [[r["ious"] for r in one] for one in random]
+    counts = {
+        f"noc{percent}": [noc(run, threshold, max_clicks) for run in runs]
+        for percent, threshold in thresholds(target).items()
+    }
+    return {"seeds": len(random), **counts}
 
 
 def thresholds(target: float) -> dict[str, float]:

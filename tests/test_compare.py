@@ -269,7 +269,6 @@ def test_results_of_an_evaluation_are_not_overwritten(tmp_path):
 @pytest.fixture
 def command(monkeypatch, capsys):
     """`mis-jax compare WORDS` -> exit status, what was printed, and what went wrong."""
-    monkeypatch.setitem(cli.COMMANDS, "compare", "RESULTS [RESULTS ...]: several in one table")
     monkeypatch.setattr(cli.logging, "use_absl_handler", lambda: None)  # it outlives the test
 
     def run(*words):

@@ -94,12 +94,12 @@ def _start(terminal: np.ndarray, arcs: np.ndarray) -> _Cut:
 
 @njit(nogil=True, cache=True)
 def _push_all(cut: _Cut) -> int:
-    """Pushes flow until no path is left; how much."""
+    """Pushes flow until no path is left, or it is `INFINITE`; how much."""
     flow, time, p = 0, 0, -1
-    while True:
+    while flow < INFINITE:
         if p < 0 or cut.tree[p] == FREE:
-            if cut.ring[1] == 0 or flow >= INFINITE:
-                return flow
+            if cut.ring[1] == 0:
+                break
             p = _pop(cut.active, cut.ring)
             cut.queued[p] = False
             if cut.tree[p] == FREE:
@@ -113,6 +113,7 @@ def _push_all(cut: _Cut) -> int:
         flow += _augment(cut, p, d) if cut.tree[p] == SOURCE else _augment(cut, q, 7 - d)
         while cut.orphan_ring[1] > 0:
             _adopt(cut, _pop(cut.orphans, cut.orphan_ring), time)
+    return flow
 
 
 @njit(nogil=True, cache=True)

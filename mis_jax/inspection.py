@@ -24,7 +24,19 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import mis_jax
-from mis_jax import cli, clicker, evaluate, features, images, oracle, page, propose, records, tables
+from mis_jax import (
+    cli,
+    clicker,
+    evaluate,
+    features,
+    images,
+    metrics,
+    oracle,
+    page,
+    propose,
+    records,
+    tables,
+)
 from mis_jax.benchmarks import Benchmark
 from mis_jax.errors import InputError
 from mis_jax.input import Source
@@ -247,7 +259,7 @@ def summarize(objects: Sequence[dict], benchmark: Benchmark) -> dict:
 
 
 def _mean(values: Sequence[float]) -> dict:
-    low, high = oracle.bootstrap_interval(values)
+    low, high = metrics.bootstrap_interval(values)
     return {"mean": float(np.mean(values)), "low": low, "high": high}
 
 

@@ -10,7 +10,6 @@ from numba import njit
 from mis_jax.errors import InputError
 from mis_jax.tree import Tree, nearest_patches
 
-RESAMPLES = 10_000  # of a bootstrap
 _MILLION = 1_000_000  # targets are whole millionths, so that sums and comparisons are exact
 
 
@@ -78,17 +77,6 @@ def tree_noc(tree: Tree, truth: np.ndarray, target: float = 0.85, max_nodes: int
     """`nodes_needed`, or `max_nodes` where that many do not suffice, as NoC counts clicks."""
     needed = nodes_needed(tree, truth, target, max_nodes)
     return max_nodes if needed is None else needed
-
-
-def bootstrap_interval(
-    values: np.ndarray, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean of values [n], n at least 1, always the same."""
-    values, rng = np.asarray(values, np.float64), np.random.default_rng(seed)
-    n = len(values)  # one resample at a time: all at once would be gigabytes for large benchmarks
-    means = [values[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 @njit(nogil=True, cache=True)

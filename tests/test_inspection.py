@@ -22,6 +22,7 @@ from mis_jax import (
     descriptor,
     features,
     inspection,
+    metrics,
     oracle,
     records,
     scenes,
@@ -91,7 +92,7 @@ def test_figures_are_those_of_all_masks(folder, result):
         assert row["nodes90"] == ("" if needed[-1] is None else str(needed[-1]))
     figures = json.loads((result[1] / "inspect.json").read_text())["datasets"]["mine"]
     assert figures["iou"]["mean"] == pytest.approx(np.mean(ious))
-    assert (figures["iou"]["low"], figures["iou"]["high"]) == oracle.bootstrap_interval(ious)
+    assert (figures["iou"]["low"], figures["iou"]["high"]) == metrics.bootstrap_interval(ious)
     assert figures["noc90"]["mean"] == pytest.approx(np.mean([k or 20 for k in needed]))
     assert figures["never90"]["mean"] == pytest.approx(np.mean([k is None for k in needed]))
     assert None in needed  # of eight patches a side
@@ -225,7 +226,7 @@ def test_objects_that_cannot_be_used(tmp_path):
     opened = [benchmarks.open_benchmark("mine", tmp_path)]
     text = inspection.inspect(None, opened, tmp_path / "out", embedded())
     assert "1 of 2" in text
-    assert "mine leaves out scene_00000: the mask has no object" in text
+    assert "mine: 1 left out: 1 mask without an object pixel (scene_00000)" in text
     (tmp_path / "images" / "scene_00001.png").write_bytes(b"")
     opened = [benchmarks.open_benchmark("mine", tmp_path)]
     with pytest.raises(InputError, match="mine: no object can be used; scene_00000"):

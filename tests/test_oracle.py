@@ -4,7 +4,6 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,15 +127,3 @@ def test_settings_out_of_range_are_named(given_):
     (name, value), *_ = given_.items()
     with pytest.raises(InputError, match=f"{name}={value}"):
         oracle.nodes_needed(tree, np.ones((2, 2), np.int32), **given_)
-
-
-def test_bootstrap_interval_is_scipys():
-    values = np.random.default_rng(3).beta(4, 2, 60)
-    expected = scipy.stats.bootstrap(
-        (values,), np.mean, confidence_level=0.9, method="percentile", n_resamples=10_000
-    ).confidence_interval
-    found = oracle.bootstrap_interval(values, level=0.9)
-    np.testing.assert_allclose(found, expected, atol=0.1 * (expected[1] - expected[0]))
-    assert found == oracle.bootstrap_interval(values, level=0.9)
-    assert found != oracle.bootstrap_interval(values, seed=1, level=0.9)
-    assert oracle.bootstrap_interval([2.0]) == (2.0, 2.0)

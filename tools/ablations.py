@@ -14,20 +14,19 @@ import pathlib
 import subprocess
 import sys
 
-from mis_jax import records
+from mis_jax import published, records
 
-DATASETS = "grabcut", "berkeley", "sbd", "davis"  # in the paper's order
 # Name -> smoothness weight, alpha and sampling; NoC@85 and NoC@90 of the paper for each data set.
 RUNS = {
-    "paper": (10.0, 0.9, "top_down", (1.94, 2.32, 3.09, 4.58, 6.91, 9.51, 6.33, 8.44)),
-    "smooth-0": (0.0, 0.9, "top_down", (2.08, 2.56, 3.40, 5.51, 7.38, 9.92, 6.78, 10.08)),
-    "smooth-3": (3.0, 0.9, "top_down", (2.02, 2.50, 3.07, 5.04, 6.84, 9.33, 6.32, 8.78)),
-    "smooth-5": (5.0, 0.9, "top_down", (1.94, 2.34, 3.01, 4.71, 6.79, 9.39, 6.39, 8.55)),
-    "smooth-15": (15.0, 0.9, "top_down", (2.12, 2.50, 3.25, 5.13, 7.12, 9.85, 6.71, 9.10)),
-    "fixed": (10.0, 0.0, "fixed", (2.12, 2.48, 3.89, 5.52, 8.71, 10.87, 7.84, 9.92)),
-    "alpha-0.8": (10.0, 0.8, "top_down", (1.94, 2.40, 3.08, 4.99, 7.03, 9.62, 6.36, 8.57)),
-    "alpha-0.95": (10.0, 0.95, "top_down", (2.22, 2.62, 3.19, 4.89, 6.91, 9.52, 6.09, 8.54)),
-    "uniform": (10.0, 0.9, "uniform", (3.84, 4.32, 4.42, 6.20, 7.11, 9.95, 7.71, 10.10)),
+    "paper": (10.0, 0.9, "top_down", published.MIS.noc),
+    "smooth-0": (0.0, 0.9, "top_down", published.TABLE_3[0.0]),
+    "smooth-3": (3.0, 0.9, "top_down", published.TABLE_3[3.0]),
+    "smooth-5": (5.0, 0.9, "top_down", published.TABLE_3[5.0]),
+    "smooth-15": (15.0, 0.9, "top_down", published.TABLE_3[15.0]),
+    "fixed": (10.0, 0.0, "fixed", published.TABLE_4[0.0]),
+    "alpha-0.8": (10.0, 0.8, "top_down", published.TABLE_4[0.8]),
+    "alpha-0.95": (10.0, 0.95, "top_down", published.TABLE_4[0.95]),
+    "uniform": (10.0, 0.9, "uniform", published.TABLE_5["uniform"]),
 }
 
 
@@ -75,8 +74,8 @@ def table(output: pathlib.Path, names: list[str]) -> str:
         for name in names:
             for k, key in enumerate(("noc85", "noc90")):
                 ours = f"{found[name][key]:.2f}" if name in found else "-"
-                known = name.lower() in DATASETS
-                value = paper[2 * DATASETS.index(name.lower()) + k] if known else None
+                known = name.lower() in published.DATASETS
+                value = paper[2 * published.DATASETS.index(name.lower()) + k] if known else None
                 cells.append(f"{ours} ({value:.2f})" if known else ours)
         rows.append(cells)
     lines = "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -18,7 +18,7 @@ import cv2
 import made_up
 import numpy as np
 
-from mis_jax import descriptor, evaluate, images, oracle
+from mis_jax import descriptor, evaluate, images, metrics, oracle
 from mis_jax.errors import InputError
 from mis_jax.tree import Tree, build_tree
 
@@ -53,7 +53,7 @@ def main() -> None:
     rows = {method: {"images_per_second": speed(paths, METHODS[method])} for method in METHODS}
     for name, targets in sets.items():
         for method, ious in measure(targets).items():
-            low, high = oracle.bootstrap_interval(ious)
+            low, high = metrics.bootstrap_interval(ious)
             row = {"mean": float(np.mean(ious)), "interval": [low, high]}
             rows[method][name] = row | {"ious": np.round(ious, 4).tolist()}
     print(table(rows, sets))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mis_jax import clicker, evaluate, metrics
 from mis_jax.descriptor import embedded
-from mis_jax.oracle import bootstrap_interval
+from mis_jax.metrics import bootstrap_interval
 from mis_jax.snap import snap
 from mis_jax.tree import build_tree
 from mis_jax.tree_predictor import TreePredictor

@@ -20,7 +20,7 @@ def object_likelihood(colours: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
     Args:
         colours: float32 [h, w, 3] in 0..1.
-        seeds: int8 [h, w], 1 object, 0 background; both have to be there.
+        seeds: int8 [h, w], 1 object, 0 background. Without one of them its colours are uniform.
     """
     flat = np.ascontiguousarray(colours.reshape(-1, 3))
     likely = [density(flat, mixture(colours[seeds == label])) for label in (1, 0)]
@@ -30,7 +30,7 @@ def object_likelihood(colours: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 def mixture(colours: np.ndarray) -> Mixture:
     """The Gaussians of up to `COMPONENTS` clusters of colours, float32 [m, 3]."""
     factors, means, whitenings = [], [], []
-    for cluster in split(colours.astype(np.float64), COMPONENTS):
+    for cluster in split(colours.astype(np.float64), COMPONENTS) if len(colours) else []:
         if len(cluster) < min(SMALLEST, len(colours)):
             continue
         mean = cluster.mean(0)
@@ -40,17 +40,17 @@ def mixture(colours: np.ndarray) -> Mixture:
         factors.append(len(cluster) / len(colours) / norm)
         means.append(mean)
         whitenings.append(whitening)
-    parts = (factors, means, whitenings)
-    return tuple(np.array(part, np.float32) for part in parts)
+    parts = np.array(factors), np.reshape(means, (-1, 3)), np.reshape(whitenings, (-1, 3, 3))
+    return tuple(part.astype(np.float32) for part in parts)
 
 
 def split(points: np.ndarray, count: int) -> list[np.ndarray]:
     """Halves the cluster of largest principal variance until there are `count`; float64 [m, 3]."""
     clusters = [points]
     while len(clusters) < count:
-        axes = [np.linalg.eigh(np.cov(c.T, bias=True)) for c in clusters]
-        widest = int(np.argmax([values[-1] * len(c) for (values, _), c in zip(axes, clusters)]))
-        cluster, axis = clusters[widest], axes[widest][1][:, -1]
+        axes = [np.linalg.eigh((c - c.mean(0)).T @ (c - c.mean(0))) for c in clusters]
+        widest = int(np.argmax([values[-1] for values, _ in axes]))
+        cluster, axis = clusters[widest], axes[widest].eigenvectors[:, -1]
         above = (cluster - cluster.mean(0)) @ axis > 0
         if above.all() or not above.any():
             break
@@ -64,7 +64,13 @@ def density(colours: np.ndarray, model: Mixture) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True)
-def _density(colours, factors, means, whitenings, uniform):
+def _density(
+    colours: np.ndarray,
+    factors: np.ndarray,
+    means: np.ndarray,
+    whitenings: np.ndarray,
+    uniform: np.float32,
+) -> np.ndarray:
     out = np.empty(len(colours), np.float32)
     for i in range(len(colours)):
         total = np.float32(0)

@@ -26,7 +26,9 @@ class RandomWalkPredictor(SeedPredictor):
     constants = ("beta", "least")
 
     def _prepare(self, image: np.ndarray) -> None:
-        self._laplacian = laplacian(image.astype(np.float32) / 255, self.beta, self.least, self.normal)
+        self._laplacian = laplacian(
+            image.astype(np.float32) / 255, self.beta, self.least, self.normal
+        )
 
     def _answer(self, seeds: np.ndarray) -> np.ndarray:
         if not (seeds == 0).any():
@@ -64,9 +66,7 @@ def walk(matrix, seeds: np.ndarray) -> np.ndarray:
     if unknown.any():
         rows = matrix[unknown]
         inside = rows[:, unknown].tocsc()
-        factors = splu(
-            inside, "NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
-        )
+        factors = splu(inside, "NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
         found[unknown] = factors.solve(-(rows[:, ~unknown] @ found[~unknown]))
     out = np.empty(seeds.size)
     out[order] = found

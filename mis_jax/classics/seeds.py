@@ -17,9 +17,12 @@ THRESHOLD = 0.5  # probability above which a pixel is object
 class SeedPredictor:
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
 
-    Every click marks the pixels within `radius` as seeds. While there is no negative click, the
-    frame of the image is taken to be background, because none of the methods is defined without.
-    The answer depends on the clicks only, not on their order.
+    Every click makes seeds of the pixels within `radius`. None of the methods is defined without
+    seeds of the background, so until there is a negative click the frame of the image, its
+    outermost pixels, stands for them; each method says how. A frame belongs to the background more
+    often than not, and to colours its mistakes do little. Without a positive click the mask is
+    empty. The answer depends on the clicks only, not on their order, unless two are equally near to
+    a pixel: then the later counts.
     """
 
     radius: ClassVar[int] = 5  # pixels
@@ -97,7 +100,8 @@ class SeedPredictor:
             return
         h, w = self._small.shape[:2]
         scaled = [(c.row * h / height, c.col * w / width, c.positive) for c in clicks]
-        probs = self._answer(seed_map(scaled, (h, w), self.radius))
+        seeds = seed_map(scaled, (h, w), self.radius)
+        probs = self._answer(seeds) if (seeds < 0).any() else seeds.astype(np.float32)
         if (h, w) != (height, width):
             probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_LINEAR)
         self._probs = probs
@@ -135,10 +139,7 @@ def seed_map(
 
 
 def with_frame(seeds: np.ndarray) -> np.ndarray:
-    """The seeds, and the outermost pixels as background where they are not seeds: int8 [h, w].
-
-    In an image that is all seeds of the object, it stays without background.
-    """
+    """The seeds, and the outermost pixels as background where they are not seeds: int8 [h, w]."""
     framed = seeds.copy()
     for edge in (np.s_[0], np.s_[-1], np.s_[:, 0], np.s_[:, -1]):
         framed[edge][seeds[edge] < 0] = 0

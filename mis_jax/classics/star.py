@@ -1,4 +1,8 @@
-"""Geodesic and Euclidean star convexity (Gulshan et al., CVPR 2010)."""
+"""Star convexity (Gulshan et al., CVPR 2010): graph cut whose mask is a star around each click.
+
+With a pixel, the mask holds the whole path to it from the nearest seed of the object: a shortest
+one, which avoids edges (GSC), or the straight one (ESC). Paths are laid anew at every click.
+"""
 
 from typing import ClassVar
 
@@ -6,54 +10,64 @@ import numpy as np
 import scipy.ndimage
 
 from mis_jax.classics.geodesic import shortest_paths
-from mis_jax.classics.graph_cut import GraphCutPredictor, differences
-from mis_jax.classics.maxflow import INFINITE, NEIGHBOURS, min_cut
+from mis_jax.classics.graph_cut import LENGTHS, GraphCutPredictor, differences
+from mis_jax.classics.maxflow import INFINITE, min_cut
 
 
 class StarPredictor(GraphCutPredictor):
-    geodesic: ClassVar[float | None] = 0.3
-    norm: ClassVar[str] = "mean"
-    constants = (*GraphCutPredictor.constants, "geodesic", "norm")
+    """Graph cut in which no pixel may be object without the next one on its path."""
 
-    def _prepare(self, image):
-        super()._prepare(image)
-        if self.geodesic is not None:
-            squared = differences(self._colours) ** 2
-            if self.norm == "mean":
-                squared /= max(squared.mean(), 1e-12)
-            elif self.norm == "255":
-                squared *= 255**2
-            far = np.array([np.hypot(*s) for s in NEIGHBOURS], np.float32)
-            self._lengths = np.sqrt((1 - self.geodesic) * far**2 + self.geodesic * squared).astype(np.float32)
-
-    def _answer(self, seeds):
-        source, sink = self._terminals(seeds)
+    def _answer(self, seeds: np.ndarray) -> np.ndarray:
         parent = self._parents(seeds == 1)
         arcs = self._arcs.copy()
         rows, cols = np.nonzero(parent >= 0)
         arcs[rows, cols, parent[rows, cols]] = INFINITE
-        return min_cut(source, sink, arcs)[1].astype(np.float32)
+        return min_cut(*self._terminals(seeds), arcs)[1].astype(np.float32)
 
-    def _parents(self, centres):
-        if self.geodesic is None:
-            return ray_parents(centres)
-        return shortest_paths(self._lengths, centres, np.array(NEIGHBOURS))[1]
-
-
-def ray_parents(centres):
-    where = scipy.ndimage.distance_transform_edt(~centres, return_distances=False, return_indices=True)
-    rows, cols = np.indices(centres.shape)
-    dy, dx = where[0] - rows, where[1] - cols
-    m = np.maximum(np.maximum(abs(dy), abs(dx)), 1)
-    sy, sx = np.rint(dy / m).astype(int), np.rint(dx / m).astype(int)
-    d = 3 * (sy + 1) + sx + 1
-    d = np.where(d > 4, d - 1, d)
-    return np.where(centres, -1, d).astype(np.int8)
+    def _parents(self, centres: np.ndarray) -> np.ndarray:
+        """Direction of `NEIGHBOURS` to the next pixel on the path: int8 [h, w], -1 at centres."""
+        raise NotImplementedError
 
 
 class GeodesicStarPredictor(StarPredictor):
-    geodesic = 0.3
+    """GSC. The length of a step between pixels is that of its equation 6,
+
+        sqrt((1 - geodesic) * distance^2 + geodesic * |difference of colours|^2),
+
+    with differences in units of their root mean square over the image.
+    """
+
+    geodesic: ClassVar[float] = 0.3
+    constants = (*GraphCutPredictor.constants, "geodesic")
+
+    def _prepare(self, image: np.ndarray) -> None:
+        super()._prepare(image)
+        squared = differences(self._colours) ** 2
+        squared /= max(squared.mean(), np.float32(1e-12))
+        lengths = (1 - self.geodesic) * LENGTHS**2 + self.geodesic * squared
+        self._lengths = np.sqrt(lengths, dtype=np.float32)
+
+    def _parents(self, centres: np.ndarray) -> np.ndarray:
+        return shortest_paths(self._lengths, centres)[1]
 
 
 class EuclideanStarPredictor(StarPredictor):
-    geodesic = None
+    """ESC: straight paths."""
+
+    def _parents(self, centres: np.ndarray) -> np.ndarray:
+        return ray_parents(centres)
+
+
+def ray_parents(centres: np.ndarray) -> np.ndarray:
+    """Direction of `NEIGHBOURS` towards the nearest centre: int8 [h, w], -1 at centres.
+
+    It is that of the pixel nearest to the line, one on along its longer side, so that every step
+    comes closer to a centre.
+    """
+    nearest = scipy.ndimage.distance_transform_edt(
+        ~centres, return_distances=False, return_indices=True
+    )
+    line = nearest - np.indices(centres.shape)
+    row, col = np.rint(line / np.maximum(abs(line).max(0), 1)).astype(np.int8)
+    square = 3 * (row + 1) + col + 1  # of 3 x 3, in reading order; the middle is no direction
+    return np.where(centres, -1, square - (square > 4)).astype(np.int8)

@@ -10,7 +10,7 @@ from mis_jax.classics import PREDICTORS
 from mis_jax.classics.seeds import seed_map, with_frame
 from mis_jax.errors import InputError
 
-CLICKS = [(160, 120, True), (20, 30, False), (163, 120, False), (300, 200, True), (170, 90, True)]
+CLICKS = [(80, 60, True), (20, 30, False), (83, 60, False), (150, 100, True), (90, 40, True)]
 
 
 def image_of(height, width, seed=0):
@@ -21,7 +21,7 @@ def scene(k):
     return scenes.make_scene(np.random.default_rng([105, k]))
 
 
-def two_colours(noise=12):
+def two_colours(noise=6):
     """A disc of one colour on another, with noise."""
     rows, cols = np.indices((90, 120))
     truth = (rows - 45) ** 2 + (cols - 66) ** 2 < 28**2
@@ -57,13 +57,13 @@ def test_a_disc_of_one_colour_takes_two_clicks(name):
 
 @pytest.mark.parametrize("name", PREDICTORS)
 def test_every_seed_has_its_label(name):
-    for image in (scene(0)[0], image_of(240, 320)):
+    for image in (scene(0)[0][60:180, 80:240], image_of(120, 160)):
         predictor = started(name, image)
         for k in range(1, len(CLICKS) + 1):
             mask = predictor.click(*CLICKS[k - 1])
             assert mask.dtype == bool
             clicks = [(y, x, positive) for x, y, positive in CLICKS[:k]]
-            seeds = seed_map(clicks, (240, 320), predictor.radius)
+            seeds = seed_map(clicks, (120, 160), predictor.radius)
             np.testing.assert_array_equal(mask[seeds >= 0], seeds[seeds >= 0] == 1)
             for row, col, positive in clicks:
                 assert mask[row, col] == positive
@@ -155,3 +155,15 @@ def test_clicks_need_an_image():
         for call in (lambda p: p.click(1, 1), lambda p: p.predict([(1, 1)], [1]), make.reset):
             with pytest.raises(InputError, match="set_image"):
                 call(make())
+
+
+@pytest.mark.parametrize("name", PREDICTORS)
+def test_the_frame_is_seeds_until_a_negative_click_or_only_colours(name):
+    image = np.full((60, 80, 3), (60, 90, 160), np.uint8)
+    image[20:50, :30] = 200, 120, 40  # the object reaches the frame
+    predictor = started(name, image)
+    first = predictor.click(14, 35)
+    assert first[35, 5]
+    assert not first[35, 60]
+    assert first[35, 0] == (name in ("graphcut", "gsc", "esc"))
+    assert predictor.click(60, 35, False)[35, 0]

@@ -28,7 +28,7 @@ def path(parent, row, col):
     return pixels
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 12))
 def test_rays_lead_to_the_nearest_centre_and_keep_to_the_line(seed, height, width):
     rng = np.random.default_rng(seed)

@@ -17,18 +17,16 @@ class RandomWalkPredictor(SeedPredictor):
 
     The walker takes the link between pixels i and j, above or beside each other, in proportion to
     exp(-beta * |difference of colours|^2 / largest of that) + least.
+
+    Before the first negative click the frame is background's seeds.
     """
 
-    beta: ClassVar[float] = 90.0
+    beta: ClassVar[float] = 300.0
     least: ClassVar[float] = 1e-5
-    normal: ClassVar[str] = "max"
-    frame: ClassVar[str] = "until"
     constants = ("beta", "least")
 
     def _prepare(self, image: np.ndarray) -> None:
-        self._laplacian = laplacian(
-            image.astype(np.float32) / 255, self.beta, self.least, self.normal
-        )
+        self._laplacian = laplacian(image, self.beta, self.least)
 
     def _answer(self, seeds: np.ndarray) -> np.ndarray:
         if not (seeds == 0).any():
@@ -36,46 +34,55 @@ class RandomWalkPredictor(SeedPredictor):
         return walk(self._laplacian, seeds).astype(np.float32)
 
 
-def laplacian(colours, beta, least, normal="max"):
-    """Of the pixels' graph, its rows and columns in the order of `dissection`: [n, n]."""
-    height, width = colours.shape[:2]
-    n = height * width
-    place = np.empty(n, np.int64)
-    place[dissection(height, width)] = np.arange(n)
+def laplacian(image: np.ndarray, beta: float, least: float) -> scipy.sparse.csr_array:
+    """That of the graph of the pixels of an image, uint8 [h, w, 3], as in Grady's equation 2.
+
+    Float64 [h w, h w]; its rows and columns are in the order of `dissection`.
+    """
+    height, width = image.shape[:2]
+    place = np.empty(height * width, np.int64)
+    place[dissection(height, width)] = np.arange(height * width)
     place = place.reshape(height, width)
-    right = ((colours[:, 1:] - colours[:, :-1]) ** 2).sum(2, dtype=np.float64)
-    down = ((colours[1:] - colours[:-1]) ** 2).sum(2, dtype=np.float64)
-    squared = np.concatenate([right.ravel(), down.ravel()])
-    if normal == "max":
-        squared /= max(squared.max(initial=0), 1e-12)
-    else:
-        squared /= max(squared.mean(), 1e-12)
-    weights = np.exp(-beta * squared) + least
-    ends = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
-    others = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
-    pairs = (np.concatenate([ends, others]), np.concatenate([others, ends]))
-    links = scipy.sparse.csr_array((np.tile(weights, 2), pairs), shape=(n, n))
+    here = np.concatenate([place[:, :-1].ravel(), place[:-1].ravel()])
+    there = np.concatenate([place[:, 1:].ravel(), place[1:].ravel()])
+    values = image.astype(np.int64)
+    steps = [np.diff(values, axis=axis).reshape(-1, 3) for axis in (1, 0)]
+    squared = (np.concatenate(steps) ** 2).sum(1)
+    weights = np.exp(-beta * squared / max(squared.max(initial=0), 1)) + least
+    ends = np.concatenate([here, there]), np.concatenate([there, here])
+    links = scipy.sparse.csr_array((np.tile(weights, 2), ends), shape=(place.size, place.size))
     return (scipy.sparse.diags_array(links.sum(1)) - links).tocsr()
 
 
-def walk(matrix, seeds: np.ndarray) -> np.ndarray:
+def walk(matrix: scipy.sparse.csr_array, seeds: np.ndarray) -> np.ndarray:
+    """Solves the walker's equations for the pixels that are no seeds: float64 [h, w] in 0..1.
+
+    Args:
+        matrix: of `laplacian`.
+        seeds: int8 [h, w] of `seed_map`, with at least one seed.
+    """
     order = dissection(*seeds.shape)
-    labels = seeds.ravel()[order]
+    labels = seeds.ravel()[order].astype(np.float64)
     unknown = labels < 0
-    found = labels.astype(np.float64)
-    if unknown.any():
-        rows = matrix[unknown]
-        inside = rows[:, unknown].tocsc()
-        factors = splu(inside, "NATURAL", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-        found[unknown] = factors.solve(-(rows[:, ~unknown] @ found[~unknown]))
-    out = np.empty(seeds.size)
-    out[order] = found
-    return out.reshape(seeds.shape)
+    rows = matrix[unknown]
+    factors = splu(  # in the order as it is: few entries fill up, at any pivots
+        rows[:, unknown].tocsc(),
+        "NATURAL",
+        diag_pivot_thresh=0.0,
+        options={"SymmetricMode": True},
+    )
+    labels[unknown] = factors.solve(-(rows[:, ~unknown] @ labels[~unknown]))
+    found = np.empty(seeds.size)
+    found[order] = labels
+    return found.reshape(seeds.shape)
 
 
 @functools.lru_cache(maxsize=8)
 def dissection(height: int, width: int) -> np.ndarray:
-    """The pixels of a grid, each half before the row or column that parts them: int64 [n]."""
+    """The pixels of a grid, each half before the row or column that parts them: int64 [n].
+
+    Nested dissection (George, 1973): in this order elimination fills up few entries.
+    """
     parts = []
 
     def part(pixels: np.ndarray) -> None:
@@ -89,4 +96,6 @@ def dissection(height: int, width: int) -> np.ndarray:
         parts.append(across[middle])
 
     part(np.arange(height * width).reshape(height, width))
-    return np.concatenate(parts)
+    order = np.concatenate(parts)
+    order.flags.writeable = False  # it is shared
+    return order

@@ -25,7 +25,7 @@ class SeedPredictor:
     a pixel: then the later counts.
     """
 
-    radius: ClassVar[int] = 5  # pixels
+    radius: ClassVar[int] = 8  # pixels
     constants: ClassVar[tuple[str, ...]] = ()  # the attributes that the masks depend on, further
 
     def __init__(self) -> None:

@@ -16,6 +16,8 @@ b. The simulated user alone: Clicker against `next_click`, on the masks met in a
    masks with 1 % of all pixels wrong, which spreads the errors over the whole image. Choices have
    to be the same.
 c. Whole clicks of SimpleClick ViT-B at 448 pixels with flip, weights from a seed, float32.
+d. Ours with one object in flight and with many, by the network of results/tiny_cpu, on all objects.
+   Their clicks and IoUs have to be the same.
 
 OpenCV runs without Intel's IPP, whose rounding would decide ties; its own precise distance
 transform is also the faster one on one thread.
@@ -49,6 +51,8 @@ TARGET, MAX_CLICKS = 0.90, 20
 NOISE = 1.2  # of the recorded errors at the first click, where the object's inside is 0.5
 FALL = 60  # pixels of the square, over which the recorded background falls by 1
 SPECKLED = 0.01
+NANO = Path(__file__).parents[1] / "results" / "tiny_cpu" / "nano.safetensors"
+IN_FLIGHT = (1, 2, 4, 8, 16)  # objects
 
 
 def main() -> None:
@@ -402,7 +406,49 @@ def same_networks(image: np.ndarray) -> dict[str, Callable]:
     return {"theirs": model, "ours": network}
 
 
-SECTIONS = {"a": without_network, "b": user, "c": whole}
+# ---- d
+
+
+def in_flight(samples: list[Sample], repeats: int) -> dict:
+    """Seconds a click by the number of objects in flight; the ratio is that of one to so many."""
+    from mis_jax import checkpoint
+    from mis_jax.benchmarks import Benchmark
+
+    config, params = checkpoint.load(NANO)
+    readers = {s.id: lambda s=s: (s.image, s.mask) for s in samples}
+    benchmark = Benchmark("grabcut", None, readers, {})
+    turns = [
+        {n: _evaluated(config, params, benchmark, n) for n in IN_FLIGHT} for _ in range(repeats)
+    ]
+    entries = [entry for turn in turns for entry in turn.values()]
+    for key in ("clicks", "ious"):
+        assert all(entry[key] == entries[0][key] for entry in entries), f"{key} differ"
+    seconds = {n: float(np.median([turn[n]["spc"] for turn in turns])) for n in IN_FLIGHT}
+    return {
+        "ratio": {n: round(seconds[1] / seconds[n], 3) for n in IN_FLIGHT},
+        "s_a_click": {n: round(seconds[n], 5) for n in IN_FLIGHT},
+        "objects": len(samples),
+        "clicks": sum(map(len, entries[0]["clicks"].values())),
+        "noc90": entries[0]["noc90"],
+    }
+
+
+def _evaluated(config, params, benchmark, at_once: int) -> dict:
+    """The entry in results.json of an evaluation with so many objects in flight."""
+    from mis_jax import evaluate
+    from mis_jax.predictor import make_network
+
+    settings = config.eval.to_dict() | {"target": TARGET, "max_clicks": MAX_CLICKS}
+    network = make_network(config, params, settings["size"], settings["flip"])
+    subject = evaluate.Subject(
+        lambda size, n: evaluate.batched_predictors(network, size, settings, n), settings, {}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate.evaluate_benchmark(subject, benchmark, Path(folder), at_once=at_once)
+        return evaluate.collect(subject, benchmark, Path(folder))
+
+
+SECTIONS = {"a": without_network, "b": user, "c": whole, "d": in_flight}
 
 
 if __name__ == "__main__":

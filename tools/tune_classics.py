@@ -35,7 +35,7 @@ VARIANTS = {
         {"contrast": 2.0},
     ],
     "random_walk": [{}, {"radius": 4}, {"radius": 12}, {"beta": 90.0}, {"beta": 1000.0}],
-    "geodesic": [{}, {"radius": 4}, {"radius": 12}, {"length": 1e-3}, {"length": 0.1}],
+    "geodesic": [{}, {"radius": 4}, {"radius": 12}, {"length": 1e-2}, {"length": 0.1}],
     "gsc": [{}, {"radius": 4}, {"radius": 12}, {"geodesic": 0.1}, {"geodesic": 0.9}],
     "esc": [{}, {"radius": 4}, {"radius": 12}],
 }

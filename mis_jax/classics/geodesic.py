@@ -25,7 +25,7 @@ class GeodesicPredictor(SeedPredictor):
     where that does not change. Before the first negative click the frame is background's seeds.
     """
 
-    length: ClassVar[float] = 1e-2
+    length: ClassVar[float] = 1e-3
     constants = ("length",)
 
     def _prepare(self, image: np.ndarray) -> None:

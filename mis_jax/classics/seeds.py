@@ -10,7 +10,7 @@ from mis_jax.errors import InputError
 from mis_jax.images import shrink
 from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
 
-MAX_SIDE = 1024  # pixels; longer images are shrunk to it and the mask enlarged, for quick answers
+MAX_SIDE = 512  # pixels; longer images are shrunk to it and the mask enlarged, for quick answers
 THRESHOLD = 0.5  # probability above which a pixel is object
 
 

@@ -12,17 +12,31 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from unittest import mock
 
 import cv2
 import numpy as np
 
 from mis_jax.benchmarks import Benchmark, Sample
-from mis_jax.classics import PREDICTORS
+from mis_jax.classics import PREDICTORS, graph_cut
+from mis_jax.classics.graph_cut import GraphCutPredictor
 from mis_jax.clicker import rounds
 from mis_jax.evaluate import open_datasets
 from mis_jax.metrics import bootstrap_interval, noc
 from mis_jax.records import write_file
 
+
+class ClickColours(GraphCutPredictor):
+    """Graph cut that takes the frame's colours before the first negative click only."""
+
+    def _terminals(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not (seeds == 0).any():
+            return super()._terminals(seeds)
+        with mock.patch.object(graph_cut, "with_frame", lambda seeds: seeds):
+            return super()._terminals(seeds)
+
+
+TRIED = PREDICTORS | {"graphcut-clicks": ClickColours}
 TARGETS = (0.85, 0.90)
 MAX_CLICKS = 20
 VARIANTS = {
@@ -38,6 +52,7 @@ VARIANTS = {
     "geodesic": [{}, {"radius": 4}, {"radius": 12}, {"length": 1e-2}, {"length": 0.1}],
     "gsc": [{}, {"radius": 4}, {"radius": 12}, {"geodesic": 0.1}, {"geodesic": 0.9}],
     "esc": [{}, {"radius": 4}, {"radius": 12}],
+    "graphcut-clicks": [{}, {"radius": 4}],
 }
 
 
@@ -47,7 +62,7 @@ def main() -> None:
     parser.add_argument("datasets", help="NAME=FOLDER,... as in mis-jax evaluate")
     parser.add_argument("--variants", action="store_true", help="try VARIANTS, at half size")
     parser.add_argument("--count", type=int, help="objects of each set: the first ones")
-    parser.add_argument("--only", default=",".join(PREDICTORS), help="predictors, by name")
+    parser.add_argument("--only", default=",".join(PREDICTORS), help="of them and TRIED, by name")
     parser.add_argument("--json", help="file for the result")
     arguments = parser.parse_args()
     benchmarks = open_datasets(arguments.datasets.split(","))
@@ -81,7 +96,7 @@ def measured(
     name: str, changes: dict, benchmarks: list[Benchmark], count: int | None, half: bool
 ) -> dict:
     """The row of one predictor with some constants changed."""
-    make = type(PREDICTORS[name].__name__, (PREDICTORS[name],), changes)
+    make = type(TRIED[name].__name__, (TRIED[name],), changes)
     row = {"predictor": name, "changes": changes, "settings": make().settings, "half": half}
     if half:
         make.radius = round(make.radius / 2)

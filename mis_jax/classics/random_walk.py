@@ -35,7 +35,7 @@ class RandomWalkPredictor(SeedPredictor):
 
 
 def laplacian(image: np.ndarray, beta: float, least: float) -> scipy.sparse.csr_array:
-    """That of the graph of the pixels of an image, uint8 [h, w, 3], as in Grady's equation 2.
+    """That of the graph of the pixels of an image, uint8 [h, w, 3].
 
     Float64 [h w, h w]; its rows and columns are in the order of `dissection`.
     """

@@ -30,7 +30,7 @@ class StarPredictor(GraphCutPredictor):
 
 
 class GeodesicStarPredictor(StarPredictor):
-    """GSC. The length of a step between pixels is that of its equation 6,
+    """GSC. The length of a step between pixels is
 
         sqrt((1 - geodesic) * distance^2 + geodesic * |difference of colours|^2),
 

@@ -33,7 +33,7 @@ from mis_jax.clicker import ClickPredictor, RandomClicker, next_click, rounds
 from mis_jax.errors import InputError
 from mis_jax.in_flight import Batched, Clock, in_flight
 from mis_jax.journal import Journal
-from mis_jax.metrics import summarize
+from mis_jax.metrics import summarize, thresholds
 from mis_jax.predictor import Predictor, make_network
 from mis_jax.records import write_file
 from mis_jax.tree_predictor import TreePredictor
@@ -184,13 +184,14 @@ def evaluate_benchmark(
     ids = benchmark.ids[shard[0] :: shard[1]]
     warm_up = warm_up_once(open_predictor)
     kept = stories_folder(subject, benchmark, output), benchmark.ids[:pictures]
+    most = max(thresholds(settings["target"]).values())  # that any NoC is of
     for seed, journal in journals(subject, benchmark, output, shard).items():
         clicks = Clicks(
             open_predictor,
             warm_up,
             benchmark,
             journal,
-            settings["target"],
+            settings["target"] if seed is None else most,
             settings["max_clicks"],
             seed,
             kept if seed is None else (Path(), ()),

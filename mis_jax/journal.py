@@ -28,10 +28,17 @@ class Journal:
             if not text.endswith("\n"):  # its writer was killed
                 write_file(self._own, text[: text.rfind("\n") + 1])
         self._known = self._read()
+        self._latest = {id: digest for id, digest in self._known}
 
-    def get(self, id: str, digest: int) -> dict | None:
-        """What `add` was given of an object of these pixels, by any process before this one."""
-        return self._known.get((id, digest))
+    def recall(self, id: str, digest: int) -> bool:
+        """Whether an object of these pixels was done before this process began; then it counts.
+
+        Where something else is known of the object since, its record is added once more.
+        """
+        record = self._known.get((id, digest))
+        if record and self._latest[id] != digest:
+            self.add(record)
+        return record is not None
 
     def add(self, record: dict) -> None:
         """Appends {"id", "digest", "ious", "clicks", "seconds"}, or {"id", "skipped": why}."""

@@ -14,9 +14,10 @@ def test_finished_objects_are_known_by_id_and_digest(tmp_path):
     assert first.latest() == {}
     first.add(record("a", 1))
     again = Journal(tmp_path / "new" / "folder", "clicks")
-    assert again.get("a", 1)["ious"] == [0.5]
-    assert again.get("a", 2) is None
-    assert Journal(tmp_path / "new" / "folder", "random0").get("a", 1) is None
+    assert again.recall("a", 1)
+    assert not again.recall("a", 2)
+    assert not Journal(tmp_path / "new" / "folder", "random0").recall("a", 1)
+    assert (tmp_path / "new" / "folder" / "clicks.jsonl").read_text().count("\n") == 1
 
 
 def test_a_cut_line_is_dropped_and_the_next_one_whole(tmp_path):
@@ -38,8 +39,8 @@ def test_processes_have_files_of_their_own_and_know_of_each_other(tmp_path):
     assert set(mine.latest()) == {"a", "b"}
     assert (tmp_path / "clicks-1of2.jsonl").read_text().endswith('"di')  # not mine to mend
     alone = Journal(tmp_path, "clicks")
-    assert alone.get("a", 1)
-    assert alone.get("b", 2)
+    assert alone.recall("a", 1)
+    assert alone.recall("b", 2)
 
 
 def test_of_several_records_the_last_counts(tmp_path):
@@ -52,3 +53,17 @@ def test_of_several_records_the_last_counts(tmp_path):
     assert one.latest()["b"]["ious"] == [0.3]
     two.add(record("a", 1, 0.4))
     assert two.latest()["a"]["ious"] == [0.4]
+
+
+def test_pixels_that_come_back_count_again(tmp_path):
+    Journal(tmp_path, "clicks").add(record("a", 1, 0.1))
+    Journal(tmp_path, "clicks").add(record("a", 2, 0.2))
+    Journal(tmp_path, "clicks").add({"id": "b", "skipped": "gone"})
+    journal = Journal(tmp_path, "clicks")
+    assert journal.recall("a", 1)
+    assert journal.latest()["a"]["ious"] == [0.1]
+    assert journal.latest()["b"]["skipped"] == "gone"
+    journal.add(record("b", 3))
+    Journal(tmp_path, "clicks").add({"id": "b", "skipped": "gone"})
+    assert Journal(tmp_path, "clicks").recall("b", 3)
+    assert journal.latest()["b"]["ious"] == [0.5]

@@ -30,10 +30,10 @@ import numpy as np
 from numba import njit
 from scipy.special import expit, logit
 
+from mis_jax.click_list import ClickListPredictor
 from mis_jax.descriptor import FREQUENCIES, NAME, embedded
-from mis_jax.errors import InputError
 from mis_jax.images import shrink
-from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
+from mis_jax.predictor import Click
 from mis_jax.snap import snap
 from mis_jax.tree import Tree, build_tree
 
@@ -49,10 +49,9 @@ LIKE_LOGIT = 0.3  # log-odds that it adds to patches that look like the clicked 
 LIKE_RADIUS = 0.05  # the same for these
 LIKENESS = 0.2  # and the standard deviation of that in features: unrelated colours are 1.4 apart
 SNAP_SIDE = 1280  # longer images are snapped at it and the mask enlarged, for quick answers
-THRESHOLD = 0.5  # probability above which a pixel is object
 
 
-class TreePredictor:
+class TreePredictor(ClickListPredictor):
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
 
     Args:
@@ -60,9 +59,8 @@ class TreePredictor:
     """
 
     def __init__(self, snapping: bool = True) -> None:
+        super().__init__()
         self.snapping = snapping
-        self._image: np.ndarray | None = None
-        self._clicks: tuple[Click, ...] = ()
 
     @property
     def settings(self) -> dict:
@@ -79,72 +77,19 @@ class TreePredictor:
             "snap_side": SNAP_SIDE if self.snapping else None,
         }
 
-    def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3], without clicks; makes its trees."""
-        self._image = checked_image(image)
-        self._to_snap = shrink(self._image, SNAP_SIDE)
-        small = shrink(self._image, MAX_SIDE)
+    def _prepare(self, image: np.ndarray) -> None:
+        """Makes the trees."""
+        self._to_snap = shrink(image, SNAP_SIDE)
+        small = shrink(image, MAX_SIDE)
         self._trees = []
         for stride in STRIDES:
             features = embedded(small, stride)
             colours = features[..., : 2 * FREQUENCIES].copy()
             tree = build_tree(features, overwrite=True)
             self._trees.append((tree, cut_probabilities(tree, CUT_ODDS * stride), colours))
-        self.reset()
 
-    def reset(self) -> None:
-        """Forgets the clicks, keeps the image."""
-        self._set(())
-
-    def click(self, x: float, y: float, positive: bool = True) -> np.ndarray:
-        """Adds a click at column x, row y and returns the mask, bool [H, W]."""
-        self._set(self._clicks + checked_clicks([(x, y)], [positive], self._shape))
-        return self.mask
-
-    def undo(self) -> np.ndarray:
-        """Takes the last click back; the mask before it, bool [H, W]."""
-        self._set(self._clicks[:-1])
-        return self.mask
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Probability of the object at each pixel, float32 [H, W]; 0 without clicks."""
-        return self._probs
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The present mask, bool [H, W]."""
-        return self._probs > THRESHOLD
-
-    def predict(
-        self,
-        point_coords: np.ndarray | Sequence,
-        point_labels: np.ndarray | Sequence,
-        mask_input: None = None,
-        multimask_output: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mask for a list of clicks, as `mis_jax.Predictor.predict` gives it.
-
-        Clicks before are forgotten. There is one mask, and none to start from: `mask_input` and
-        `multimask_output` are there to be refused.
-        """
-        if mask_input is not None or multimask_output:
-            raise InputError("The tree predictor takes clicks only, and gives one mask for them.")
-        self._set(checked_clicks(point_coords, point_labels, self._shape))
-        return sam_answer(self.mask, self._probs)
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        if self._image is None:
-            raise InputError("TreePredictor.set_image has to be called before the first click.")
-        return self._image.shape[0], self._image.shape[1]
-
-    def _set(self, clicks: tuple[Click, ...]) -> None:
+    def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
         height, width = self._shape
-        self._clicks = clicks
-        if not clicks:
-            self._probs = np.zeros((height, width), np.float32)
-            return
         h, w = self._trees[0][0].grid
         logits = np.zeros((h, w), np.float32)
         for tree, cuts, colours in self._trees:
@@ -156,9 +101,7 @@ class TreePredictor:
         if self.snapping:
             patches = snap(self._to_snap, patches)
         how = cv2.INTER_LINEAR if self.snapping else cv2.INTER_NEAREST
-        self._probs = cv2.resize(patches, (width, height), interpolation=how)
-        for c in clicks:
-            self._probs[int(c.row), int(c.col)] = c.positive
+        return cv2.resize(patches, (width, height), interpolation=how)
 
 
 def cut_probabilities(tree: Tree, mean_odds: float) -> np.ndarray:

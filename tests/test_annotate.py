@@ -148,7 +148,7 @@ def test_clicks_give_the_masks_of_the_predictor_and_cost_one_pass_each(photos):
 
 
 def test_a_failed_pass_does_not_spoil_later_masks(photos, monkeypatch):
-    client, network, session = started(photos, raise_server_exceptions=False)
+    client, _, session = started(photos, raise_server_exceptions=False)
     client.post("/click", json=body(0, A, B))
     whole = session._predictor.network
     failing = iter([True, False])

@@ -38,8 +38,8 @@ def test_no_mask_of_a_tiny_image_has_less_energy(seed):
     seeds = np.full((3, 3), -1, np.int8)
     seeds[0, 0], seeds[2, 2] = 1, 0
     predictor = type("Cut", (lib.GraphCutPredictor,), {"smoothness": 2.0})()
-    predictor._prepare(image)
-    found = predictor._answer(seeds) > 0.5
+    predictor._look(image)
+    found = predictor._label(seeds) > 0.5
     colours = image.astype(np.float32) / 255
     terms = (colours, seeds, 2.0, predictor.contrast)
     masks = [np.array(m).reshape(3, 3) for m in itertools.product((False, True), repeat=9)]

@@ -45,8 +45,8 @@ def dense(image, seeds, beta, least):
 def test_probabilities_are_those_of_the_equations(shape):
     image, seeds = seeded(np.random.default_rng(shape[0]), *shape)
     predictor = lib.RandomWalkPredictor()
-    predictor._prepare(image)
-    found = predictor._answer(seeds)
+    predictor._look(image)
+    found = predictor._label(seeds)
     expected = dense(image, seeds, predictor.beta, predictor.least)
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -57,13 +57,13 @@ def test_probabilities_are_those_of_skimage():
     data = image / 255
     largest = max((np.diff(data, axis=axis) ** 2).sum(2).max() for axis in (0, 1))
     predictor = type("Walk", (lib.RandomWalkPredictor,), {"least": 1e-10})()  # skimage's
-    predictor._prepare(image)
+    predictor._look(image)
     beta = 10 * data.std() * np.sqrt(3) * predictor.beta / largest  # as skimage scales it
     labels = np.choose(seeds + 1, (0, 2, 1))
     theirs = random_walker(
         data, labels, beta=beta, mode="bf", channel_axis=-1, return_full_prob=True
     )
-    np.testing.assert_allclose(predictor._answer(seeds), theirs[0], atol=1e-4)
+    np.testing.assert_allclose(predictor._label(seeds), theirs[0], atol=1e-4)
 
 
 def test_order_of_elimination_names_every_pixel_once():

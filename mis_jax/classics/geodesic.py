@@ -28,10 +28,10 @@ class GeodesicPredictor(SeedPredictor):
     length: ClassVar[float] = 1e-3
     constants = ("length",)
 
-    def _prepare(self, image: np.ndarray) -> None:
+    def _look(self, image: np.ndarray) -> None:
         self._colours = image.astype(np.float32) / 255
 
-    def _answer(self, seeds: np.ndarray) -> np.ndarray:
+    def _label(self, seeds: np.ndarray) -> np.ndarray:
         framed = with_frame(seeds)
         likely = object_likelihood(self._colours, framed)
         costs = differences(likely[..., None]) + np.float32(self.length) * LENGTHS

@@ -30,11 +30,11 @@ class GraphCutPredictor(SeedPredictor):
     contrast: ClassVar[float] = 0.5
     constants = ("smoothness", "contrast")
 
-    def _prepare(self, image: np.ndarray) -> None:
+    def _look(self, image: np.ndarray) -> None:
         self._colours = image.astype(np.float32) / 255
         self._arcs = border_costs(self._colours, self.smoothness, self.contrast)
 
-    def _answer(self, seeds: np.ndarray) -> np.ndarray:
+    def _label(self, seeds: np.ndarray) -> np.ndarray:
         return min_cut(*self._terminals(seeds), self._arcs)[1].astype(np.float32)
 
     def _terminals(self, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -25,10 +25,10 @@ class RandomWalkPredictor(SeedPredictor):
     least: ClassVar[float] = 1e-5
     constants = ("beta", "least")
 
-    def _prepare(self, image: np.ndarray) -> None:
+    def _look(self, image: np.ndarray) -> None:
         self._laplacian = laplacian(image, self.beta, self.least)
 
-    def _answer(self, seeds: np.ndarray) -> np.ndarray:
+    def _label(self, seeds: np.ndarray) -> np.ndarray:
         if not (seeds == 0).any():
             seeds = with_frame(seeds)
         return walk(self._laplacian, seeds).astype(np.float32)

@@ -6,15 +6,14 @@ from typing import ClassVar
 import cv2
 import numpy as np
 
-from mis_jax.errors import InputError
+from mis_jax.click_list import ClickListPredictor
 from mis_jax.images import shrink
-from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
+from mis_jax.predictor import Click
 
 MAX_SIDE = 512  # pixels; longer images are shrunk to it and the mask enlarged, for quick answers
-THRESHOLD = 0.5  # probability above which a pixel is object
 
 
-class SeedPredictor:
+class SeedPredictor(ClickListPredictor):
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
 
     Every click makes seeds of the pixels within `radius`. None of the methods is defined without
@@ -28,91 +27,33 @@ class SeedPredictor:
     radius: ClassVar[int] = 8  # pixels
     constants: ClassVar[tuple[str, ...]] = ()  # the attributes that the masks depend on, further
 
-    def __init__(self) -> None:
-        self._image: np.ndarray | None = None
-        self._clicks: tuple[Click, ...] = ()
-
     @property
     def settings(self) -> dict:
         """All that the masks depend on, for the record."""
         names = ("radius", *self.constants)
         return {"max_side": MAX_SIDE} | {name: getattr(self, name) for name in names}
 
-    def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
-        self._image = checked_image(image)
-        self._small = shrink(self._image, MAX_SIDE)
-        self._prepare(self._small)
-        self.reset()
+    def _prepare(self, image: np.ndarray) -> None:
+        self._small = shrink(image, MAX_SIDE)
+        self._look(self._small)
 
-    def reset(self) -> None:
-        """Forgets the clicks, keeps the image."""
-        self._set(())
-
-    def click(self, x: float, y: float, positive: bool = True) -> np.ndarray:
-        """Adds a click at column x, row y and returns the mask, bool [H, W]."""
-        self._set(self._clicks + checked_clicks([(x, y)], [positive], self._shape))
-        return self.mask
-
-    def undo(self) -> np.ndarray:
-        """Takes the last click back; the mask before it, bool [H, W]."""
-        self._set(self._clicks[:-1])
-        return self.mask
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """How sure each pixel is the object's, float32 [H, W]; 0 or 1 where the method cuts."""
-        return self._probs
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The present mask, bool [H, W]."""
-        return self._probs > THRESHOLD
-
-    def predict(
-        self,
-        point_coords: np.ndarray | Sequence,
-        point_labels: np.ndarray | Sequence,
-        mask_input: None = None,
-        multimask_output: bool = False,
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The mask for a list of clicks, as `mis_jax.Predictor.predict` gives it.
-
-        Clicks before are forgotten. There is one mask, and none to start from: `mask_input` and
-        `multimask_output` are there to be refused.
-        """
-        if mask_input is not None or multimask_output:
-            raise InputError("This predictor takes clicks only, and gives one mask for them.")
-        self._set(checked_clicks(point_coords, point_labels, self._shape))
-        return sam_answer(self.mask, self._probs)
-
-    @property
-    def _shape(self) -> tuple[int, int]:
-        if self._image is None:
-            raise InputError("set_image has to be called before the first click.")
-        return self._image.shape[0], self._image.shape[1]
-
-    def _set(self, clicks: tuple[Click, ...]) -> None:
+    def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
         height, width = self._shape
-        self._clicks = clicks
         if not any(c.positive for c in clicks):
-            self._probs = np.zeros((height, width), np.float32)
-            return
+            return np.zeros((height, width), np.float32)
         h, w = self._small.shape[:2]
         scaled = [(c.row * h / height, c.col * w / width, c.positive) for c in clicks]
         seeds = seed_map(scaled, (h, w), self.radius)
-        probs = self._answer(seeds) if (seeds < 0).any() else seeds.astype(np.float32)
+        probs = self._label(seeds) if (seeds < 0).any() else seeds.astype(np.float32)
         if (h, w) != (height, width):
             probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_LINEAR)
-        self._probs = probs
-        for c in clicks:
-            self._probs[int(c.row), int(c.col)] = c.positive
+        return probs
 
-    def _prepare(self, image: np.ndarray) -> None:
+    def _look(self, image: np.ndarray) -> None:
         """Computes what depends on the image only, uint8 [h, w, 3]."""
         raise NotImplementedError
 
-    def _answer(self, seeds: np.ndarray) -> np.ndarray:
+    def _label(self, seeds: np.ndarray) -> np.ndarray:
         """Probability of the object, float32 [h, w], for int8 [h, w] of `seed_map`."""
         raise NotImplementedError
 

@@ -17,7 +17,7 @@ from mis_jax.classics.maxflow import INFINITE, min_cut
 class StarPredictor(GraphCutPredictor):
     """Graph cut in which no pixel may be object without the next one on its path."""
 
-    def _answer(self, seeds: np.ndarray) -> np.ndarray:
+    def _label(self, seeds: np.ndarray) -> np.ndarray:
         parent = self._parents(seeds == 1)
         arcs = self._arcs.copy()
         rows, cols = np.nonzero(parent >= 0)
@@ -40,8 +40,8 @@ class GeodesicStarPredictor(StarPredictor):
     geodesic: ClassVar[float] = 0.3
     constants = (*GraphCutPredictor.constants, "geodesic")
 
-    def _prepare(self, image: np.ndarray) -> None:
-        super()._prepare(image)
+    def _look(self, image: np.ndarray) -> None:
+        super()._look(image)
         squared = differences(self._colours) ** 2
         squared /= max(squared.mean(), np.float32(1e-12))
         lengths = (1 - self.geodesic) * LENGTHS**2 + self.geodesic * squared

@@ -36,7 +36,7 @@ LARGE = {7: (2000, 1500), 21: (110, 2000), 34: (1400, 2000), 60: (2000, 250)}  #
 PAIRS = len(KINDS) * len(SIDES)
 TARGETS = (0.90, 1.01)  # IoU; the second is never reached
 COLOURS = ((230, 60, 40), (40, 200, 70), (50, 70, 230), (240, 220, 60))
-# Logits whose sigmoid, and that of the mean of any two of them, PyTorch and SciPy round alike.
+# Logits whose sigmoid, and that of the mean of any two of them, PyTorch and we round alike.
 LEVELS = np.array([-5.8125, -4.5, -3.6875, -2.875, -2.1875, -1.9375, 0, 1.4375, 2.25, 2.5, 2.875,
                    4.1875], np.float32)  # fmt: skip
 MIDDLE = 6  # the level of an undecided pixel

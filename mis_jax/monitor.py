@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from mis_jax import clicker, evaluate, metrics, records, simpleclick
+from mis_jax import clicker, clicking, evaluate, metrics, records, simpleclick
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, make_program
 
@@ -191,7 +191,7 @@ class HeldOut:
         count, self._eval, self._sets = config.train.noc_objects, config.eval, []
         programs = {}
         for benchmark in evaluate.open_datasets(datasets):
-            size = evaluate.input_size(benchmark, config.eval)
+            size = clicking.input_size(benchmark, config.eval)
             if size not in programs:
                 programs[size] = make_program(config, size, config.eval.flip)
             samples = list(itertools.islice(benchmark, count))

@@ -25,6 +25,7 @@ from mis_jax import (
     checkpoint,
     cli,
     clicker,
+    clicking,
     evaluate,
     features,
     propose,
@@ -182,7 +183,7 @@ def measure(
 ) -> dict:
     """Clicks on every held-out scene; the entry of results.json, see `metrics.summarize`."""
     identity = {"run": name, "predictor": "network", "step": step, "config": config.to_dict()}
-    subject = evaluate.Subject(
+    subject = clicking.Subject(
         lambda size, at_once: lambda: contextlib.nullcontext(predictor),
         config.eval.to_dict(),
         identity,

@@ -11,7 +11,7 @@ import pytest
 from click_scenes import SIZE, colour_network, oracle_rounds, scene
 from ml_collections import ConfigDict
 
-from mis_jax import clicker, descriptor, evaluate, figures, metrics
+from mis_jax import clicker, clicking, descriptor, evaluate, figures, metrics
 from mis_jax.benchmarks import Benchmark, open_benchmark
 from mis_jax.errors import InputError
 from mis_jax.predictor import Predictor, mirrored
@@ -52,11 +52,11 @@ def subject(predictor=None, settings=None, batched=False, **identity):
     def open_predictor(size, at_once):
         if batched:
             network = mirrored(colour_network)
-            return evaluate.batched_predictors(network, size, SETTINGS, at_once)
+            return clicking.batched_predictors(network, size, SETTINGS, at_once)
         shared = predictor or Colours(size)
         return lambda: contextlib.nullcontext(shared)
 
-    return evaluate.Subject(open_predictor, SETTINGS | (settings or {}), IDENTITY | identity)
+    return clicking.Subject(open_predictor, SETTINGS | (settings or {}), IDENTITY | identity)
 
 
 def small_scene(seed):
@@ -236,7 +236,7 @@ def test_a_finished_benchmark_is_kept_when_the_next_one_fails(folder, tmp_path):
     pair = {"s0": lambda: small_scene(0)}
     opened = [open_benchmark("mine", folder), Benchmark("DAVIS", 345, pair, {})]
     with pytest.raises(KeyboardInterrupt):
-        evaluate.run(evaluate.Subject(open_predictor, SETTINGS, IDENTITY), opened, tmp_path)
+        evaluate.run(clicking.Subject(open_predictor, SETTINGS, IDENTITY), opened, tmp_path)
     assert set(json.loads((tmp_path / "results.json").read_text())) == {"mine", "meta"}
 
 

@@ -435,17 +435,17 @@ def in_flight(samples: list[Sample], repeats: int) -> dict:
 
 def _evaluated(config, params, benchmark, at_once: int) -> dict:
     """The entry in results.json of an evaluation with so many objects in flight."""
-    from mis_jax import evaluate
+    from mis_jax import clicking
     from mis_jax.predictor import make_network
 
     settings = config.eval.to_dict() | {"target": TARGET, "max_clicks": MAX_CLICKS}
     network = make_network(config, params, settings["size"], settings["flip"])
-    subject = evaluate.Subject(
-        lambda size, n: evaluate.batched_predictors(network, size, settings, n), settings, {}
+    subject = clicking.Subject(
+        lambda size, n: clicking.batched_predictors(network, size, settings, n), settings, {}
     )
     with tempfile.TemporaryDirectory() as folder:
-        evaluate.evaluate_benchmark(subject, benchmark, Path(folder), at_once=at_once)
-        return evaluate.collect(subject, benchmark, Path(folder))
+        clicking.evaluate_benchmark(subject, benchmark, Path(folder), at_once=at_once)
+        return clicking.collect(subject, benchmark, Path(folder))
 
 
 SECTIONS = {"a": without_network, "b": user, "c": whole, "d": in_flight}

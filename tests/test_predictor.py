@@ -2,11 +2,15 @@
 
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from scipy.special import expit
 
 from mis_jax import predictor as lib
+from mis_jax import simpleclick
+from mis_jax.configs import quickstart
 from mis_jax.errors import InputError
 from mis_jax.predictor import Click, Predictor
 
@@ -259,3 +263,34 @@ def test_clicks_need_an_image():
     for call in (lambda p: p.click(1, 1), lambda p: p.predict([(1, 1)], [1]), Predictor.reset):
         with pytest.raises(InputError, match="set_image"):
             call(Predictor(Recorder(), SIZE))
+
+
+def test_sigmoid_is_rounded_correctly():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(0, 6, 100_000), rng.uniform(-110, 110, 20_000)])
+    x = np.concatenate([x, [0, -0.0, 1e-9, -1e-9, 300, -300, np.inf, -np.inf]]).astype(np.float32)
+    exact = expit(x.astype(np.float64))
+    nearest = exact.astype(np.float32)
+    found = lib.sigmoid(x[None])[0]
+    normal = exact > 1e-37  # below, float32 has fewer digits
+    off = np.abs(found - exact)[normal] / np.spacing(nearest[normal])
+    assert off.max() < 0.51
+    np.testing.assert_allclose(found[~normal], nearest[~normal], atol=3e-45)
+
+
+def test_a_batch_gets_the_digits_that_each_object_gets_alone():
+    config = quickstart.get_config()
+    variant, patch, crop = config.model.variant, config.model.patch, config.data.crop
+    model = simpleclick.build(variant, patch, crop, rngs=nnx.Rngs(0))
+    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    network = lib.make_network(config, params, crop, flip=True)
+    rng = np.random.default_rng(1)
+    image = rng.random((3, crop, crop, 3), np.float32)
+    previous = rng.random((3, crop, crop), np.float32)
+    points = np.full((3, 2, 48, 3), -1.0)
+    points[:, :, 0] = np.append(rng.uniform(0, crop, (3, 2, 2)), np.zeros((3, 2, 1)), axis=2)
+    together = np.asarray(network(image, previous, points))
+    assert np.abs(together[0] - together[1]).max() > 1e-4
+    for k in (2, 0, 1):
+        alone = network(*(x[k : k + 1] for x in (image, previous, points)))
+        np.testing.assert_array_equal(together[k], np.asarray(alone)[0])

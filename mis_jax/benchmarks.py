@@ -25,7 +25,6 @@ from mis_jax import images, sbd
 from mis_jax.errors import InputError
 from mis_jax.fetch import cache_folder
 from mis_jax.recent import Recent
-from mis_jax.sbd import segmentation as segmentation
 
 MASK_SUFFIXES = (".png", ".bmp", ".dib", ".tif", ".tiff")
 LAYOUTS = {
@@ -254,7 +253,7 @@ def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]
 
 
 _recent_image = Recent(images.read_image)
-_recent_labels = Recent(segmentation)
+_recent_labels = Recent(sbd.segmentation)
 
 
 def _read_pair(picture: Path, mask: Path, decode: Callable) -> tuple[np.ndarray, np.ndarray]:

@@ -1,5 +1,6 @@
 """What predictors share whose answer depends on the image and the list of clicks alone."""
 
+import abc
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from mis_jax.predictor import Click, checked_clicks, checked_image, sam_answer
 THRESHOLD = 0.5  # probability above which a pixel is object
 
 
-class ClickListPredictor:
+class ClickListPredictor(abc.ABC):
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is."""
 
     def __init__(self) -> None:
@@ -78,10 +79,10 @@ class ClickListPredictor:
         for c in clicks:
             self._probs[int(c.row), int(c.col)] = c.positive
 
+    @abc.abstractmethod
     def _prepare(self, image: np.ndarray) -> None:
         """Computes what depends on the image only, uint8 [H, W, 3]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
         """Probability of the object, float32 [H, W], for at least one click."""
-        raise NotImplementedError

@@ -91,7 +91,7 @@ def compare(runs: Sequence[Run], output: Path | None = None, paper: Sequence[int
     links += "![Clicks and masks](clicks_and_masks.png)\n" if stories else ""
     output.mkdir(parents=True, exist_ok=True)
     document = {"rows": tables.rows(results, paper), COMPARISON: found}
-    write_file(output / "results.json", json.dumps(document, indent=1))
+    write_file(output / "results.json", tables.compact_json(document))
     text = tables.write(output, results, paper, more + links)
     write_file(output / "iou_per_click.png", figures.png(figures.curves(results)))
     if stories:

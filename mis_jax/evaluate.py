@@ -8,7 +8,6 @@ predictors, and writes the tables (metrics.py, tables.py) and figures (figures.p
 import contextlib
 import functools
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -119,7 +118,7 @@ def write_results(
     """Writes results.json, the tables and the figures; returns the tables."""
     target, most = subject.settings["target"], subject.settings["max_clicks"]
     meta = {"meta": {**subject.identity, "eval": subject.settings, **_machine()}}
-    write_file(output / "results.json", _json({**results, **meta}))
+    write_file(output / "results.json", tables.compact_json({**results, **meta}))
     for name, entry in results.items():
         write_file(output / f"{name}.csv", tables.per_image_csv(entry, target, most))
     runs = {subject.label: results}
@@ -131,14 +130,6 @@ def write_results(
         write_file(output / "clicks_and_masks.png", figures.png(picture))
         more += "\n![Clicks and masks](clicks_and_masks.png)\n"
     return tables.write(output, runs, more=more)
-
-
-def _json(document: Mapping) -> str:
-    """JSON with a line for each list of numbers, or of lists of these."""
-    text = json.dumps(document, indent=1)
-    for inner in (r"[^][{}\"]+", r"(?:\[[^][{}\"]+\],?\s*)+"):
-        text = re.sub(rf"\[\s+({inner}?)\s*\]", lambda m: f"[{' '.join(m[1].split())}]", text)
-    return text
 
 
 def _stories(subject: Subject, opened: Sequence[Benchmark], output: Path) -> dict:

@@ -22,8 +22,6 @@ from mis_jax.clicker import Round
 from mis_jax.errors import InputError
 from mis_jax.records import write_file
 
-PICTURE_SIDE = 320  # pixels, of one panel of `draw`
-PICTURE_COLUMNS = 5
 PANEL, GAP, BAR = 224, 5, 20  # pixels of `clicks_and_masks`, at most 1,598 wide
 AFTER = (1, 2, 3, 5, 10)  # clicks whose masks it shows, and the last
 OUTLINE, TINT = (255, 220, 0), (40, 110, 255)
@@ -249,19 +247,3 @@ def _draw_clicks(panel: np.ndarray, clicks: Sequence[Round], scale: float) -> No
         at = round(click.col * scale), round(click.row * scale)
         cv2.circle(panel, at, 5, (255, 255, 255), -1, cv2.LINE_AA)
         cv2.circle(panel, at, 4, POSITIVE if click.positive else NEGATIVE, -1, cv2.LINE_AA)
-
-
-def draw(image: np.ndarray, done: Sequence[Round]) -> np.ndarray:
-    """Every click of an object side by side, uint8 RGB: mask outline, green and red clicks."""
-    scale = min(1.0, PICTURE_SIDE / max(image.shape[:2]))
-    panels = [_panel(image, r.mask, done[: k + 1], scale, tint=0.0) for k, r in enumerate(done)]
-    height, width = panels[0].shape[:2]
-    rows, columns = -(-len(done) // PICTURE_COLUMNS), min(len(done), PICTURE_COLUMNS)
-    canvas = np.full((rows * (height + BAR), columns * (width + 4), 3), 255, np.uint8)
-    for k, (r, panel) in enumerate(zip(done, panels, strict=True)):
-        top, left = k // PICTURE_COLUMNS * (height + BAR), k % PICTURE_COLUMNS * (width + 4)
-        canvas[top + BAR : top + BAR + height, left : left + width] = panel
-        text = f"{k + 1}: IoU {r.iou:.3f}"
-        font = cv2.FONT_HERSHEY_SIMPLEX
-        cv2.putText(canvas, text, (left + 2, top + 14), font, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
-    return canvas

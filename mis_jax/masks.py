@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from mis_jax import benchmarks, cli, images, records
+from mis_jax import benchmarks, cli, images, records, sbd
 from mis_jax.errors import InputError
 from mis_jax.objects import Objects, without_buggy
 
@@ -106,7 +106,7 @@ def _sbd(folder: Path) -> dict[str, Reader]:
 
     def reader(name: str) -> Reader:
         def read() -> tuple[bytes, np.ndarray]:
-            labels = benchmarks.segmentation(folder / "inst" / f"{name}.mat")
+            labels = sbd.segmentation(folder / "inst" / f"{name}.mat")
             encoded, _ = images.prepare(folder / "img" / f"{name}.jpg", 0)
             return encoded, labels.astype(np.uint16)
 

@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import mis_jax
-from mis_jax import clicker, page
+from mis_jax import clicker, metrics, page
 from mis_jax.benchmarks import Sample
 from mis_jax.propose import Report
 from mis_jax.records import Record, write_file
@@ -78,8 +78,7 @@ def text_table(results: dict[str, dict], max_clicks: int) -> str:
 
 def mean_iou(result: dict, max_clicks: int) -> np.ndarray:
     """Mean IoU after each click, float64 [max_clicks]; an object that is done keeps its last."""
-    held = [v + v[-1:] * (max_clicks - len(v)) for v in result["ious"].values()]
-    return np.mean(held, axis=0)
+    return metrics.held(list(result["ious"].values()), max_clicks).mean(axis=0)
 
 
 # ---- pictures

@@ -6,6 +6,7 @@ Results are {label: {dataset: entry}}, a label for each run, entries as `metrics
 import csv
 import dataclasses
 import io
+import json
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from mis_jax import benchmarks, published
-from mis_jax.metrics import clicks_to
+from mis_jax.metrics import THRESHOLDS, clicks_to, thresholds
 from mis_jax.records import write_file
 
 Results = Mapping[str, Mapping[str, dict]]
 
 OURS = "Measured here"
-PERCENTS = ("80", "85", "90", "95")
+PERCENTS = tuple(thresholds(max(THRESHOLDS)))
 COMPARED = ("85", "90")  # that the paper gives
 AFTER = (1, 3, 5, 10)  # clicks whose mean IoU is told, and the last
 DATASETS_ACROSS, COLUMNS_ACROSS = 2, 4  # in a table of text, about 110 characters
@@ -343,7 +344,15 @@ def escaped(words: str) -> str:
     return re.sub(r"(?<![^\s(])-(?=\d)", "$-$", written)  # a minus
 
 
-# ---- CSV
+# ---- JSON and CSV
+
+
+def compact_json(document: Mapping[str, Any]) -> str:
+    """JSON with a line for each list of numbers, or of lists of these."""
+    text = json.dumps(document, indent=1)
+    for inner in (r"[^][{}\"]+", r"(?:\[[^][{}\"]+\],?\s*)+"):
+        text = re.sub(rf"\[\s+({inner}?)\s*\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    return text
 
 
 def rows_csv(found: Sequence[Mapping[str, Any]]) -> str:

@@ -77,19 +77,6 @@ def test_panels_of_many_datasets():
 # ---- strips and grids
 
 
-def test_strips_show_clicks_and_outline():
-    image, mask = flat_image(), square()
-    done = [Round(50, 70, True, mask, 0.5), Round(10, 20, False, mask, 0.6)] * 3
-    strip = figures.draw(image, done)
-    assert strip.shape == (2 * 120, 5 * 164, 3)
-    assert tuple(strip[20 + 50, 70]) == figures.POSITIVE
-    assert tuple(strip[20 + 40, 50]) == figures.OUTLINE
-    assert tuple(strip[20 + 45, 55]) == (GREY,) * 3
-    assert tuple(strip[20 + 10, 20]) == (GREY,) * 3  # the second click is not there yet
-    assert tuple(strip[20 + 10, 164 + 20]) == figures.NEGATIVE
-    assert (strip[120:, 164:] == 255).all()
-
-
 def panel_of(grid, row, column, shape, rows=1):
     """A panel of the grid, found by what the module says of its layout."""
     high = grid.shape[0] // rows

@@ -1,5 +1,6 @@
 """What the five methods share: clicks become seeds, seeds become a mask."""
 
+import abc
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -49,13 +50,13 @@ class SeedPredictor(ClickListPredictor):
             probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_LINEAR)
         return probs
 
+    @abc.abstractmethod
     def _look(self, image: np.ndarray) -> None:
         """Computes what depends on the image only, uint8 [h, w, 3]."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _label(self, seeds: np.ndarray) -> np.ndarray:
         """Probability of the object, float32 [h, w], for int8 [h, w] of `seed_map`."""
-        raise NotImplementedError
 
 
 def seed_map(

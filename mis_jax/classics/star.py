@@ -4,6 +4,7 @@ With a pixel, the mask holds the whole path to it from the nearest seed of the o
 one, which avoids edges (GSC), or the straight one (ESC). Paths are laid anew at every click.
 """
 
+import abc
 from typing import ClassVar
 
 import numpy as np
@@ -24,9 +25,9 @@ class StarPredictor(GraphCutPredictor):
         arcs[rows, cols, parent[rows, cols]] = INFINITE
         return min_cut(*self._terminals(seeds), arcs)[1].astype(np.float32)
 
+    @abc.abstractmethod
     def _parents(self, centres: np.ndarray) -> np.ndarray:
         """Direction of `NEIGHBOURS` to the next pixel on the path: int8 [h, w], -1 at centres."""
-        raise NotImplementedError
 
 
 class GeodesicStarPredictor(StarPredictor):

@@ -52,8 +52,7 @@ class Subject:
     @property
     def label(self) -> str:
         """What tables call it."""
-        run = self.identity.get("run")
-        return self.identity["predictor"] + (f" ({Path(run).name})" if run else "")
+        return label(self.identity)
 
     @property
     def fingerprint(self) -> str:
@@ -62,6 +61,13 @@ class Subject:
         settings = {k: v for k, v in self.settings.items() if k != "random"}
         text = json.dumps([what, settings, mis_jax.__version__], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def label(identity: Mapping[str, Any]) -> str:
+    """The predictor, and the name of its run if there is one."""
+    run = identity.get("run")
+    name = str(identity["predictor"])
+    return f"{name} ({Path(run).name})" if isinstance(run, str) else name
 
 
 @dataclasses.dataclass

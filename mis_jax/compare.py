@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from mis_jax import cli, figures, metrics, published, tables
+from mis_jax import cli, clicking, figures, metrics, published, tables
 from mis_jax.errors import InputError
 from mis_jax.records import write_file
 
@@ -175,8 +175,7 @@ def _settings(meta: Any, file: Path) -> dict:
 
 def _label(meta: Mapping[str, Any], path: Path) -> str:
     """What was evaluated, as `mis-jax evaluate` prints it."""
-    label = str(meta.get("predictor", path))
-    return f"{label} ({Path(meta['run']).name})" if isinstance(meta.get("run"), str) else label
+    return clicking.label({"predictor": path, **meta})
 
 
 def _entry(raw: Any, settings: Mapping[str, Any], name: str, file: Path) -> dict:

@@ -3,7 +3,7 @@
 Each region owns its edges to older regions, and one key stands for it in a tournament: the cost of
 the cheapest of these. As older regions can only disappear, a key is never too high, and one that is
 too low is mended when it wins. A region keeps all it has in the place of one of its patches, and
-its list of edges in one piece. Lists name places, and from a place whose region was merged into
+its list of edges in one piece. Edges name places, and from a place whose region was merged into
 another one it is followed there. Large grids wait for memory, so all neighbours are fetched before
 the first of them is needed, and so is the pair that will probably be merged next.
 """
@@ -15,17 +15,25 @@ from mis_jax import ward_exact
 from mis_jax.errors import InputError
 from mis_jax.prefetch import prefetch
 
-# Columns of `regions`, int32 [n, 8]: half a cache line for each region.
-NODE = 0  # its number in the tree, or NONE where it was merged into a region of another place
-START, COUNT = 1, 2  # of its list, a part of `others` and `costs`: an entry for each of its edges
-STAMP = 3  # the last node whose list it was put in
-NEAREST, NEAREST_NODE = 4, 5  # place and node at the other end of its cheapest edge
-INTO = 4  # once it is merged into a region of another place: that place
-SIZE = 6  # float32: its number of patches
-
-NONE = np.int32(-1)
-NO_KEY = np.int64(2**63 - 1)
-FETCHED = 32  # entries of a list whose regions are fetched ahead; most lists are shorter
+# A region, half a cache line; its list is a part of `edges`.
+REGION = np.dtype(
+    [
+        ("node", np.uint32),  # its number in the tree, or GONE: merged into one of another place
+        ("start", np.uint32),  # of its list
+        ("count", np.uint32),  # of the edges there
+        ("stamp", np.uint32),  # the last node whose list it was put in
+        ("nearest", np.uint32),  # place at the other end of its cheapest edge; once GONE: of what
+        ("nearest_node", np.uint32),  # it was merged into. And the node that was there
+        ("size", np.float32),  # its number of patches
+        ("unused", np.uint32),
+    ]
+)
+EDGE = np.dtype([("other", np.uint32), ("cost", np.float32)])  # place at its other end; Eq. 4
+# Numbers are unsigned, so that Numba need not look for negative ones, which count from the end.
+GONE = NOWHERE = np.uint32(2**32 - 1)
+NO_KEY = np.uint64(2**64 - 1)
+ONE, HALF, PLACE = np.uint64(1), np.uint64(32), np.uint64(2**32 - 1)
+FETCHED = np.uint32(32)  # entries of a list whose regions are fetched ahead; most lists are shorter
 
 
 def ward_merges(
@@ -95,7 +103,11 @@ def _not_finite(features: np.ndarray, width: int) -> str:
     )
 
 
-@njit(nogil=True, cache=True)
+# Sizes are never 0: without a check of divisors, the loop counts no references to its arrays.
+compiled = njit(nogil=True, cache=True, error_model="numpy")
+
+
+@compiled
 def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """The merging loop; `centers` [n, C] is overwritten.
 
@@ -103,57 +115,55 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
     """
     n = height * width
     merges, merge_costs = np.empty((n - 1, 2), np.int32), np.empty(n - 1, np.float32)
-    regions, others, costs, used = _grid_lists(centers, height, width)
-    if not np.isfinite(costs[:used]).all():
+    regions, edges, used = _grid_lists(centers, height, width)
+    if not np.isfinite(edges[:used].cost).all():
         merge_costs[:] = np.nan
         return merges, merge_costs
-    sizes = regions.view(np.float32)
-    keys = _first_keys(regions, others, costs)
-    for node in range(n, 2 * n - 1):
+    keys = _first_keys(regions, edges)
+    for m in range(np.uint32(n - 1)):
         place = _place(keys[1])
-        gone = regions[place, NEAREST]
-        while regions[gone, NODE] != regions[place, NEAREST_NODE]:  # merged before: a key too low
-            _play(keys, place, _cheapest(place, regions, others, costs))
+        gone = regions[place].nearest
+        while regions[gone].node != regions[place].nearest_node:  # merged before: a key too low
+            following = _runner_up(keys, place)
+            prefetch(regions, following, 0)
+            key = _cheapest(place, regions, edges)
+            _fetch_pair(following, regions, edges, centers)
+            _play(keys, place, key)
             place = _place(keys[1])
-            gone = regions[place, NEAREST]
+            gone = regions[place].nearest
         # The nearest region is the older, and so the lower node.
-        merges[node - n, 0], merges[node - n, 1] = regions[gone, NODE], regions[place, NODE]
-        merge_costs[node - n] = np.int32(keys[1] >> 32).view(np.float32)
+        merges[m, 0], merges[m, 1] = regions[gone].node, regions[place].node
+        merge_costs[m] = np.uint32(keys[1] >> HALF).view(np.float32)
         following = _runner_up(keys, place)
         prefetch(regions, following, 0)
-        if sizes[place, SIZE] < sizes[gone, SIZE]:
+        if regions[place].size < regions[gone].size:
             place, gone = gone, place  # the smaller one moves, so that no chain of moves gets long
-        if used + regions[place, COUNT] + regions[gone, COUNT] > len(others):
-            others, costs, used = _compacted(regions, others, costs)
-        _fetch(place, regions, others, centers)
-        _fetch(gone, regions, others, centers)
+        if used + regions[place].count + regions[gone].count > len(edges):
+            used = _compact(regions, edges)
+        _fetch(place, regions, edges, centers)
+        _fetch(gone, regions, edges, centers)
         _join_centers(centers, regions, place, gone)
-        key = _join_lists(node, place, gone, regions, others, costs, used, centers)
-        used += regions[place, COUNT]
-        _fetch_pair(following, regions, others, centers)
+        key = _join_lists(np.uint32(n + m), place, gone, regions, edges, used, centers)
+        used += regions[place].count
+        _fetch_pair(following, regions, edges, centers)
         _play(keys, gone, NO_KEY)
         _play(keys, place, key)
     return merges, merge_costs
 
 
-@njit(nogil=True, cache=True)
-def _grid_lists(
-    centers: np.ndarray, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+@compiled
+def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
     """`regions` of the patches, whose places are their nodes; their lists, and where these end.
 
     Costs are those of edges to older patches; others are never read, and 0. A list is no longer
     than those of its parts together, so half of the room always suffices for all.
     """
     n = height * width
-    regions = np.full((n, 8), NONE)
-    others, costs = np.empty(8 * n, np.int32), np.empty(8 * n, np.float32)
-    used = 0
+    regions, edges, used = np.empty(n, REGION), np.empty(8 * n, EDGE), np.uint32(0)
     for node in range(n):
-        regions[node, NODE] = node
-        regions.view(np.float32)[node, SIZE] = np.float32(1)
-        regions[node, START] = used
-        column = node % width
+        region, column = regions[node], node % width
+        region.node, region.nearest, region.stamp, region.size = node, node, GONE, 1
+        region.start = used
         for other, exists in (
             (node - width, node >= width),
             (node - 1, column > 0),
@@ -161,109 +171,104 @@ def _grid_lists(
             (node + width, node + width < n),
         ):
             if exists:
-                others[used], costs[used] = other, np.float32(0)
+                edges[used].other, edges[used].cost = other, 0
                 if other < node:
-                    costs[used] = np.float32(0.5) * _squared_distance(centers, node, other)
-                used += 1
-        regions[node, COUNT] = used - regions[node, START]
-    return regions, others, costs, used
+                    edges[used].cost = np.float32(0.5) * _squared_distance(centers, node, other)
+                used += np.uint32(1)
+        region.count = used - region.start
+    return regions, edges, used
 
 
-@njit(nogil=True, cache=True)
-def _compacted(
-    regions: np.ndarray, others: np.ndarray, costs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """The lists of regions that are there, side by side in new arrays, and where they end."""
-    new_others, new_costs, used = np.empty_like(others), np.empty_like(costs), 0
+@compiled
+def _compact(regions: np.ndarray, edges: np.ndarray) -> int:
+    """Moves the lists of regions that are there to the start of `edges`; where they end."""
+    old, used = edges.copy(), np.uint32(0)
     for place in range(len(regions)):
-        if regions[place, NODE] != NONE:
-            start = regions[place, START]
-            regions[place, START] = used
-            for k in range(start, start + regions[place, COUNT]):
-                new_others[used], new_costs[used] = others[k], costs[k]
-                used += 1
-    return new_others, new_costs, used
+        if regions[place].node != GONE:
+            start = regions[place].start
+            regions[place].start = used
+            for k in range(start, start + regions[place].count):
+                edges[used].other, edges[used].cost = old[k].other, old[k].cost
+                used += np.uint32(1)
+    return used
 
 
-@njit(nogil=True, cache=True)
-def _fetch(place: int, regions: np.ndarray, others: np.ndarray, centers: np.ndarray) -> None:
+@compiled
+def _fetch(place: int, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray) -> None:
     """Fetches the neighbours of a region, and the start of their centers."""
-    start = regions[place, START]
-    for k in range(start, start + min(regions[place, COUNT], FETCHED)):
-        prefetch(regions, others[k], 0)
-        prefetch(centers, others[k], 0)
-        prefetch(centers, others[k], 1)
+    start = regions[place].start
+    for k in range(start, start + min(regions[place].count, FETCHED)):
+        prefetch(regions, edges[k].other, 0)
+        prefetch(centers, edges[k].other, 0)
+        prefetch(centers, edges[k].other, 1)
 
 
-@njit(nogil=True, cache=True)
-def _fetch_pair(place: int, regions: np.ndarray, others: np.ndarray, centers: np.ndarray) -> None:
+@compiled
+def _fetch_pair(place: int, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray) -> None:
     """Fetches the lists and centers of a region and of its nearest one."""
     for _ in range(2):
-        prefetch(others, regions[place, START], 0)
+        prefetch(edges, regions[place].start, 0)
+        prefetch(edges, regions[place].start, 1)
         prefetch(centers, place, 0)
         prefetch(centers, place, 1)
-        place = regions[place, NEAREST]
+        place = regions[place].nearest
 
 
-@njit(nogil=True, cache=True)
-def _first_keys(regions: np.ndarray, others: np.ndarray, costs: np.ndarray) -> np.ndarray:
+@compiled
+def _first_keys(regions: np.ndarray, edges: np.ndarray) -> np.ndarray:
     """The tournament: keys[n + place] are the regions', keys[i] is the less of its two below."""
     n = len(regions)
-    keys = np.empty(2 * n, np.int64)
+    keys = np.empty(2 * n, np.uint64)
     for place in range(n):
-        keys[n + place] = _cheapest(place, regions, others, costs)
+        keys[n + place] = _cheapest(np.uint32(place), regions, edges)
     for i in range(n - 1, 0, -1):
         keys[i] = min(keys[2 * i], keys[2 * i + 1])
     return keys
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _play(keys: np.ndarray, place: int, key: int) -> None:
     """Gives a region another key."""
-    i = (len(keys) >> 1) + place
+    i = np.uint64(len(keys) // 2) + np.uint64(place)
     keys[i] = key
-    while i > 1:
-        key = min(key, keys[i ^ 1])
-        i >>= 1
+    while i > ONE:
+        key = min(key, keys[i ^ ONE])
+        i >>= ONE
         if keys[i] == key:
             break
         keys[i] = key
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _runner_up(keys: np.ndarray, winner: int) -> int:
     """The place of the least key but the winner's; any place if there is no other key."""
-    i = (len(keys) >> 1) + winner
+    i = np.uint64(len(keys) // 2) + np.uint64(winner)
     least = NO_KEY
-    while i > 1:
-        least = min(least, keys[i ^ 1])
-        i >>= 1
-    return _place(least) if least != NO_KEY else 0
+    while i > ONE:
+        least = min(least, keys[i ^ ONE])
+        i >>= ONE
+    return _place(least) if least != NO_KEY else np.uint32(0)
 
 
-@njit(nogil=True, cache=True)
-def _cheapest(place: int, regions: np.ndarray, others: np.ndarray, costs: np.ndarray) -> int:
+@compiled
+def _cheapest(place: int, regions: np.ndarray, edges: np.ndarray) -> int:
     """Finds a region's cheapest edge to an older one; its key."""
-    node, start = regions[place, NODE], regions[place, START]
-    best, least = NONE, np.float32(np.inf)
-    for k in range(start, start + regions[place, COUNT]):
-        other, cost = others[k], costs[k]
-        if (best < 0 or cost < least) and NONE < regions[other, NODE] < node:
+    node, start = regions[place].node, regions[place].start
+    best, least = NOWHERE, np.float32(np.inf)
+    for k in range(start, start + regions[place].count):
+        other, cost = edges[k].other, edges[k].cost
+        if (best == NOWHERE or cost < least) and regions[other].node < node:
             best, least = other, cost
-    if best < 0:
-        return NO_KEY
-    regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
-    return _key(least, place)
+    return _point(place, best, least, regions)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _join_lists(
     node: int,
     place: int,
     gone: int,
     regions: np.ndarray,
-    others: np.ndarray,
-    costs: np.ndarray,
+    edges: np.ndarray,
     start: int,
     centers: np.ndarray,
 ) -> int:
@@ -272,39 +277,50 @@ def _join_lists(
     It is newer than all its neighbours, and so owns all its edges. Its list, from `start` on, holds
     each neighbour once, with the cost of the edge.
     """
-    regions[gone, NODE], regions[gone, INTO] = NONE, place
-    best, least, end = NONE, np.float32(np.inf), start
+    regions[gone].node, regions[gone].nearest = GONE, place
+    best, least, end = NOWHERE, np.float32(np.inf), start
     for part in (place, gone):
-        first = regions[part, START]
-        for k in range(first, first + regions[part, COUNT]):
-            other = others[k]
-            while regions[other, NODE] == NONE:
-                other = regions[other, INTO]
-            if other != place and regions[other, STAMP] != node:
-                regions[other, STAMP] = node
+        first = regions[part].start
+        for k in range(first, first + regions[part].count):
+            other = edges[k].other
+            while regions[other].node == GONE:
+                other = regions[other].nearest
+            if other != place and regions[other].stamp != node:
+                regions[other].stamp = node
                 cost = _cost(centers, regions, place, other)
-                others[end], costs[end] = other, cost
-                end += 1
-                if best < 0 or cost < least:
+                edges[end].other, edges[end].cost = other, cost
+                end += np.uint32(1)
+                if best == NOWHERE or cost < least:
                     best, least = other, cost
-    regions[place, NODE] = node
-    regions[place, START], regions[place, COUNT] = start, end - start
-    if best < 0:
+    region = regions[place]
+    region.node, region.start, region.count = node, start, end - start
+    return _point(place, best, least, regions)
+
+
+@compiled
+def _point(place: int, nearest: int, cost: float, regions: np.ndarray) -> int:
+    """Makes `nearest` the other end of a region's cheapest edge, NOWHERE of none; its key."""
+    if nearest == NOWHERE:
         return NO_KEY
-    regions[place, NEAREST], regions[place, NEAREST_NODE] = best, regions[best, NODE]
-    return _key(least, place)
+    regions[place].nearest, regions[place].nearest_node = nearest, regions[nearest].node
+    return (np.uint64(np.float32(cost).view(np.uint32)) << HALF) | np.uint64(place)
 
 
-@njit(nogil=True, cache=True)
+@compiled
+def _place(key: int) -> int:
+    """The place in the lower half of a key; its upper half orders as the costs >= 0 do."""
+    return np.uint32(key & PLACE)
+
+
+@compiled
 def _cost(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> float:
     """Increase of the squared error by joining two regions (Eq. 4), float32."""
-    sizes = regions.view(np.float32)
-    size_a, size_b = sizes[a, SIZE], sizes[b, SIZE]
+    size_a, size_b = regions[a].size, regions[b].size
     return size_a * size_b / (size_a + size_b) * _squared_distance(centers, a, b)
 
 
 # Only here may the compiler change the order of additions, to add several channels at once.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
     total = np.float32(0)
     for c in range(centers.shape[1]):
@@ -313,23 +329,11 @@ def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
     return total
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _join_centers(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> None:
     """Puts center (Eq. 3, float32) and size of the joined region into place `a`."""
-    sizes = regions.view(np.float32)
-    size = sizes[a, SIZE] + sizes[b, SIZE]
-    weight_a, weight_b = sizes[a, SIZE] / size, sizes[b, SIZE] / size
+    size = regions[a].size + regions[b].size
+    weight_a, weight_b = regions[a].size / size, regions[b].size / size
     for c in range(centers.shape[1]):
         centers[a, c] = centers[a, c] * weight_a + centers[b, c] * weight_b
-    sizes[a, SIZE] = size
-
-
-@njit(nogil=True, cache=True)
-def _key(cost: float, place: int) -> int:
-    """The bits of a float32 cost >= 0, which order as the costs do, above the place."""
-    return (np.int64(np.float32(cost).view(np.int32)) << 32) | np.int64(place)
-
-
-@njit(nogil=True, cache=True)
-def _place(key: int) -> int:
-    return np.int32(key & 0xFFFFFFFF)
+    regions[a].size = size

@@ -60,7 +60,7 @@ def ward_merges(
       height: rows of the grid.
       width: columns of the grid; n = height * width.
       exact: bit for bit the tree of the published code, ties and the order of merges included
-        (`ward_exact`), in about three times the time.
+        (`ward_exact`), in three to six times the time.
       overwrite: centers may take the place of the features, which saves their copy.
 
     Returns:

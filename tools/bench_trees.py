@@ -29,7 +29,7 @@ from mis_jax.tree import build_tree
 from mis_jax.ward import ward_merges
 
 # Grid, channels, and how often each method runs. 47 x 63 is an image of 500 x 375 at stride 8.
-SIZES = ((47, 63, 384, 30), (94, 125, 384, 10), (188, 250, 384, 3), (376, 500, 32, 3))
+SIZES = ((47, 63, 384, 30), (94, 125, 384, 10), (188, 250, 384, 5), (376, 500, 32, 5))
 SLOW = 30_000  # patches; above, scikit-learn and higra run once
 
 

@@ -31,6 +31,7 @@ from ml_collections import ConfigDict
 
 from mis_jax import config, monitor, sharding, simpleclick, simulate, train
 
+SCHEDULE = 55 * 8498  # samples of the paper's training: epochs, images of SBD
 FIRST = 100  # order of a click that came with the sample
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -74,6 +75,8 @@ def main() -> None:
     result["compilations"]["later"] = compilations.count - result["compilations"]["first step"]
     result["timed_steps"] = cycles * len(batches)
     result["sides"] = {name: figures(c, times[name], memory[name]) for name in sides}
+    rate = result["sides"]["ours"]["images_per_second"]
+    result["minutes_of_the_papers_schedule"] = round(SCHEDULE / rate / 60, 1)
     result["flops_per_image"] = monitor.train_flops(c)
     for key in ("images_per_second", "images_per_cpu_second"):
         ours, *others = (x[key] for x in result["sides"].values())

@@ -22,8 +22,8 @@ REGION = np.dtype(
         ("start", np.uint32),  # of its list
         ("count", np.uint32),  # of the edges there
         ("stamp", np.uint32),  # the last node whose list it was put in
-        ("nearest", np.uint32),  # place at the other end of its cheapest edge; once GONE: of what
-        ("nearest_node", np.uint32),  # it was merged into. And the node that was there
+        ("nearest", np.uint32),  # place at the other end of its cheapest edge; if GONE, its new one
+        ("nearest_node", np.uint32),  # the node that was there when that edge was chosen
         ("size", np.float32),  # its number of patches
         ("unused", np.uint32),
     ]

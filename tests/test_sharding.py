@@ -174,7 +174,7 @@ def alone(program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(2, 1), (1, 4), (4, 2)])
+@pytest.mark.parametrize("shape", [(2, 1), (8, 1), (1, 4), (4, 2)])
 def test_steps_do_not_depend_on_the_mesh(program, alone, shape):
     start, expected, end = alone
     _, init, _, places, _ = program(*shape)

@@ -20,13 +20,14 @@ tools=$(dirname "$0")
 mkdir -p "$out"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false # the published code needs memory too
 published=() # arguments
+failed=0
 [ -n "${PUBLISHED:-}" ] && published=(--published "$PUBLISHED")
 
 part() {
   echo "== $1"
   shift
   local start=$SECONDS
-  "$@" || echo "-- failed with status $?"
+  "$@" || { echo "-- failed with status $?" && failed=1; }
   echo "-- $((SECONDS - start)) s"
 }
 
@@ -39,7 +40,8 @@ train() {
 }
 
 in_flight() {
-  python3 "$tools/bench_evaluate.py" "$PUBLISHED" "$grabcut" --sections d --json "$out/in_flight.json"
+  python3 "$tools/bench_evaluate.py" "$PUBLISHED" "$grabcut" --sections d --repeats 1 \
+    --json "$out/in_flight.json"
 }
 
 model() {
@@ -55,4 +57,5 @@ part "train" train "$@"
 part "evaluate" python3 -m mis_jax.evaluate "$out/run" --datasets "grabcut=$grabcut" \
   --at_once 16 --output "$out/grabcut"
 part "export" model
-[ -n "${PUBLISHED:-}" ] && part "in flight" in_flight
+if [ -n "${PUBLISHED:-}" ]; then part "in flight" in_flight; fi
+exit $failed

@@ -1,6 +1,7 @@
 """Devices: distributed start-up, the mesh, where parameters live, host batches to global arrays."""
 
 import os
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -62,6 +63,17 @@ def state_sharding(mesh: Mesh, shapes):
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Samples are spread over all devices."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def each_on_its_own(function: Callable, mesh: Mesh | None) -> Callable:
+    """`function` of arrays whose first axis is the samples; each device computes that of its own.
+
+    Inside it no device waits for another. Without a mesh it is the function itself.
+    """
+    if mesh is None:
+        return function
+    samples = batch_sharding(mesh).spec
+    return jax.shard_map(function, mesh=mesh, in_specs=samples, out_specs=samples)
 
 
 def to_devices(batch: dict[str, np.ndarray], sharding: NamedSharding) -> dict[str, jax.Array]:

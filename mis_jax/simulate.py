@@ -9,10 +9,14 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from mis_jax import sharding
 from mis_jax.errors import InputError
 
 Network = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+ROWS = 16  # rows above and below that a pass of the distance transform tries
+LABEL_BITS = 24  # where the label begins in a word of the distance transform
 UNIT = 1 << 16  # OpenCV's fixed point
 # Its lengths of a straight, a diagonal and a knight's step: 1, 1.4 and 2.1969.
 STEPS = tuple(int(np.rint(np.float32(x) * UNIT)) for x in (1.0, 1.4, 2.1969))
@@ -21,35 +25,38 @@ STEPS = tuple(int(np.rint(np.float32(x) * UNIT)) for x in (1.0, 1.4, 2.1969))
 def squared_distance(labels: jax.Array) -> jax.Array:
     """Exact squared Euclidean distance of each pixel to the nearest one of another label.
 
-    Pixels outside the image count as another label. Rows are solved by running maxima; then offsets
-    k = 1, 2, ... between rows are tried until k^2 reaches the largest distance left, so the cost
-    follows the thickest labelled region (label 0 is not waited for: its distances are upper
-    bounds).
+    Pixels outside the image count as another label. Rows are solved by running maxima; then rows
+    1, 2, ... above and below are tried, `ROWS` of them in one pass over memory, until the square of
+    their distance reaches the largest one left, so the cost follows the thickest labelled region
+    (label 0 is not waited for: its distances are upper bounds).
 
     Args:
-        labels: int32 [B, H, W].
+        labels: int32 [B, H, W], 0 to 126; W below 8190.
 
     Returns:
-        float32 [B, H, W], exact where `labels` is not 0.
+        int32 [B, H, W], exact where `labels` is not 0.
     """
     _, height, width = labels.shape
-    along = _row_distance(labels, width).astype(jnp.float32) ** 2
-    pad = ((0, 0), (height, height), (0, 0))
-    far = jnp.pad(along, pad)
-    other = jnp.pad(labels, pad, constant_values=-1)  # outside: no pixel's label
-    own = labels != 0
+    along = _row_distance(labels, width) ** 2
+    own = labels << LABEL_BITS
+    reach = (height + 1) // 2 + ROWS
+    # A label and its distance in one word; what is outside has a label of its own.
+    words = jnp.pad(
+        own | along, ((0, 0), (reach, reach), (0, 0)), constant_values=127 << LABEL_BITS
+    )
 
     def unfinished(state):
         k, best = state
-        return k.astype(jnp.float32) ** 2 < jnp.max(jnp.where(own, best, 0.0))
+        return k**2 < jnp.max(jnp.where(labels != 0, best, 0))
 
     def widen(state):
         k, best = state
-        for start in (height - k, height + k):
-            window = lambda x: jax.lax.dynamic_slice_in_dim(x, start, height, 1)  # noqa: B023, E731
-            reach = jnp.where(window(other) == labels, window(far), 0.0)
-            best = jnp.minimum(best, reach + k.astype(jnp.float32) ** 2)
-        return k + 1, best
+        for away in [k + i for i in range(ROWS)]:
+            for start in (reach - away, reach + away):
+                word = jax.lax.dynamic_slice_in_dim(words, start, height, 1) ^ own
+                far = jnp.where(word < 1 << LABEL_BITS, word, 0)  # 0: another label
+                best = jnp.minimum(best, far + away**2)
+        return k + ROWS, best
 
     return jax.lax.while_loop(unfinished, widen, (jnp.int32(1), along))[1]
 
@@ -123,18 +130,16 @@ def click_candidates(
 
 
 def next_click(
-    key: jax.Array,
+    draw: jax.Array,
     prob: jax.Array,
     mask: jax.Array,
     threshold: float = 0.49,
     distance: str = "exact",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Draws one corrective click per image.
-
-    It is uniform among the `click_candidates`.
+    """One corrective click per image, for a uniform `draw` uniform among the `click_candidates`.
 
     Args:
-        key: random key.
+        draw: float32 [B] in [0, 1).
         prob: float32 [B, H, W], prediction.
         mask: [B, H, W] in {0, 1}, target.
         threshold: probability above which a pixel is predicted foreground.
@@ -148,22 +153,21 @@ def next_click(
     candidates, positive = click_candidates(prob, mask, threshold, distance)
     rank = jnp.cumsum(candidates.reshape(len(prob), -1).astype(jnp.int32), -1)
     count = rank[:, -1]
-    uniform = jax.random.uniform(key, count.shape)
-    pick = jnp.minimum((uniform * count).astype(jnp.int32), count - 1)
+    pick = jnp.minimum((draw * count).astype(jnp.int32), count - 1)
     index = jnp.argmax(rank > pick[:, None], -1)
     position = jnp.stack([index // prob.shape[2], index % prob.shape[2]], -1)
     return position.astype(jnp.int32), positive, count > 0
 
 
 def _depths(missed: jax.Array, wrong: jax.Array, distance: str) -> tuple[jax.Array, int]:
-    """float32 [2, B, H, W], growing with the depth in either error, and its ratio at half of it."""
+    """[2, B, H, W], growing with the depth in either error, and its ratio at half of it."""
     errors = jnp.stack([missed, wrong])
     if distance == "chamfer":
         return chamfer_distance(errors.reshape(-1, *missed.shape[1:])).reshape(errors.shape), 2
     if distance != "exact":
         raise InputError(f'config.clicks.distance is "{distance}"; give "exact" or "chamfer".')
     squared = squared_distance(missed.astype(jnp.int32) + 2 * wrong.astype(jnp.int32))
-    return jnp.where(errors, squared, 0.0), 4
+    return jnp.where(errors, squared, 0), 4
 
 
 def iterate_clicks(
@@ -175,6 +179,7 @@ def iterate_clicks(
     key: jax.Array,
     threshold: float = 0.49,
     distance: str = "exact",
+    mesh: Mesh | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Lets the network answer `count` times and clicks on its errors.
 
@@ -186,24 +191,29 @@ def iterate_clicks(
         count: int32 scalar, traced: the program is the same for every count.
         key: random key.
         threshold, distance: see `next_click`.
+        mesh: devices that share the samples; each chooses the clicks of its own, without waiting
+            for the distance transforms of the others.
 
     Returns:
         prev float32 [B, H, W]: the last prediction, made before the last click; zeros for count 0.
         points float32 [B, 2n, 3] with the new clicks, rows (row, column, t).
     """
     half = points.shape[1] // 2
-    batch = jnp.arange(len(points))
+
+    def correct(draw, prob, mask, points, number):
+        position, positive, found = next_click(draw, prob, mask, threshold, distance)
+        new = jnp.concatenate([position, number[:, None]], -1).astype(jnp.float32)
+        batch, row = jnp.arange(len(points)), jnp.where(positive, half, 2 * half) - number
+        new = jnp.where(found[:, None], new, points[batch, row])
+        return points.at[batch, row].set(new)
+
+    correct = sharding.each_on_its_own(correct, mesh)
 
     def click(i, state):
         prev, points = state
         prob = jax.lax.stop_gradient(jax.nn.sigmoid(network(image, prev, points)))
-        position, positive, found = next_click(
-            jax.random.fold_in(key, i), prob, mask, threshold, distance
-        )
-        order = jnp.full((len(points), 1), i + 1, jnp.float32)
-        row = jnp.where(positive, half, 2 * half) - (i + 1)
-        new = jnp.concatenate([position.astype(jnp.float32), order], -1)
-        new = jnp.where(found[:, None], new, points[batch, row])
-        return prob, points.at[batch, row].set(new)
+        draw = jax.random.uniform(jax.random.fold_in(key, i), mask.shape[:1])
+        number = jnp.full(mask.shape[:1], i + 1)
+        return prob, correct(draw, prob, mask, points, number)
 
     return jax.lax.fori_loop(0, count, click, (jnp.zeros(mask.shape, jnp.float32), points))

@@ -160,7 +160,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
     def gradients(params, key, batch: dict) -> tuple[dict, dict]:
         forward = lambda params, *args, **kw: nnx.merge(graphdef, params)(*args, **kw)  # noqa: E731
-        sample = prepare(config, key, batch, lambda *args: forward(params, *args))
+        sample = prepare(config, key, batch, lambda *args: forward(params, *args), mesh)
 
         def loss_fn(params):
             logits = forward(
@@ -225,7 +225,13 @@ def kept_unless(sound: jax.Array, new: State, old: State) -> State:
     return {**kept, "step": jnp.where(failed, -1 - old["step"], kept["step"])}
 
 
-def prepare(config: ConfigDict, key: jax.Array, batch: dict, network: simulate.Network) -> dict:
+def prepare(
+    config: ConfigDict,
+    key: jax.Array,
+    batch: dict,
+    network: simulate.Network,
+    mesh: Mesh | None = None,
+) -> dict:
     """Image, previous mask and clicks as the differentiated forward pass sees them."""
     image = batch["image"].astype(jnp.float32) / 255
     rounds = jax.random.randint(
@@ -233,7 +239,7 @@ def prepare(config: ConfigDict, key: jax.Array, batch: dict, network: simulate.N
     )
     prev, points = simulate.iterate_clicks(
         network, image, batch["mask"], batch["points"], rounds, jax.random.fold_in(key, 1),
-        config.clicks.threshold, config.clicks.distance,
+        config.clicks.threshold, config.clicks.distance, mesh,
     )  # fmt: skip
     if config.train.color_aug:
         image = color.augment(jax.random.fold_in(key, 2), image)

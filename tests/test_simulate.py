@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jax.sharding import AxisType
 from scipy import ndimage, stats
 
-from mis_jax import simulate
+from mis_jax import sharding, simulate
 from mis_jax.errors import InputError
 
 squared_distance = jax.jit(simulate.squared_distance)
@@ -27,7 +28,7 @@ def edt(region):
 
 def assert_distances(labels):
     actual = np.asarray(squared_distance(labels))
-    assert actual.dtype == np.float32
+    assert actual.dtype == np.int32
     for found, image in zip(actual, labels, strict=True):
         for label in set(np.unique(image)) - {0}:
             own = image == label
@@ -51,6 +52,13 @@ def test_distance_of_large_regions():
     labels = np.stack([np.ones_like(rows), disk, 2 - disk, 0 * rows, (cols > 9) * 2]).astype("i4")
     assert_distances(labels)
     assert np.asarray(squared_distance(labels))[0].max() == 31**2
+
+
+def test_distance_in_the_widest_image():
+    """Labels and distances share a word; both are as large as they may be."""
+    labels = np.full((1, 3, 8189), 126, np.int32)
+    labels[0, 1, ::1000] = 125
+    assert_distances(labels)
 
 
 @pytest.fixture
@@ -89,8 +97,8 @@ def expected_click(prob, mask, threshold=0.49):
 
 @functools.partial(jax.jit, static_argnames="draws")
 def many_clicks(prob, mask, threshold, draws, seed=0):
-    keys = jax.random.split(jax.random.key(seed), draws)
-    return jax.vmap(lambda key: simulate.next_click(key, prob, mask, threshold))(keys)
+    uniform = jax.random.uniform(jax.random.key(seed), (draws, len(prob)))
+    return jax.vmap(lambda draw: simulate.next_click(draw, prob, mask, threshold))(uniform)
 
 
 def error_maps():
@@ -135,7 +143,7 @@ def test_clicks_are_uniform_over_the_candidates():
 def test_unknown_distance_is_named():
     mask, prob = error_maps()
     with pytest.raises(InputError, match=r'config\.clicks\.distance is "l1"; give "exact" or'):
-        simulate.next_click(jax.random.key(0), prob, mask, distance="l1")
+        simulate.next_click(np.zeros(len(prob)), prob, mask, distance="l1")
 
 
 def test_threshold():
@@ -226,3 +234,24 @@ def test_each_round_adds_one_click(rounds, count):
         assert order == count
         clicked[i] = True
     assert clicked.tolist() == [True] * 5 + [False]
+
+
+def test_devices_do_not_wait_for_each_other(rounds):
+    """Each chooses the clicks of its samples: the same clicks, with nothing sent."""
+    image, mask, points, results, *_ = rounds
+    mesh = jax.make_mesh(
+        (3, 1), ("data", "fsdp"), devices=jax.devices()[:3], axis_types=(AxisType.Auto,) * 2
+    )
+    place = sharding.batch_sharding(mesh)
+
+    def run(image, mask, points):
+        key = jax.random.key(2)
+        return simulate.iterate_clicks(network, image, mask, points, jnp.int32(3), key, mesh=mesh)
+
+    program = jax.jit(run, in_shardings=place, out_shardings=place).lower(image, mask, points)
+    program = program.compile()
+    for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
+        assert name not in program.as_text()
+    for found, expected in zip(program(image, mask, points), results[3], strict=True):
+        assert len(found.sharding.device_set) == 3
+        np.testing.assert_array_equal(found, expected)

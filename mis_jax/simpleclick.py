@@ -337,12 +337,10 @@ class UpConv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        b, h, w, c = x.shape
-        dout = self.bias.shape[0]
-        kernel = self.kernel[...].astype(self.dtype).reshape(4 * dout, c).T
-        y = (x.astype(self.dtype) @ kernel).reshape(b, h, w, 2, 2, dout)
-        y = y.transpose(0, 1, 3, 2, 4, 5).reshape(b, 2 * h, 2 * w, dout)
-        return y + self.bias[...].astype(self.dtype)
+        b, h, w, _ = x.shape
+        kernel = self.kernel[...].astype(self.dtype)
+        y = jnp.einsum("bhwi,kloi->bhkwlo", x.astype(self.dtype), kernel)
+        return y.reshape(b, 2 * h, 2 * w, -1) + self.bias[...].astype(self.dtype)
 
 
 class Gelu(nnx.Module):

@@ -86,7 +86,7 @@ def chamfer_distance(region: jax.Array) -> jax.Array:
     Returns:
         float32 [B, H, W], 0 where `region` is False.
     """
-    batch, height, width = region.shape
+    _, height, width = region.shape
     straight, diagonal, knight = STEPS
     far = jnp.where(region, (min(height, width) // 2 + 1) * straight, 0)
     ramp = straight * jnp.arange(width, dtype=jnp.int32)
@@ -103,10 +103,10 @@ def chamfer_distance(region: jax.Array) -> jax.Array:
         best = jax.lax.cummin(best - ramp, axis=1) + ramp  # steps along the row
         return (state[1], best), best
 
-    outside = jnp.zeros((2, batch, width), jnp.int32)
     rows = far.astype(jnp.int32).transpose(1, 0, 2)
+    outside = jnp.zeros_like(rows[0])
     for _ in range(2):  # down and to the right, then, on the turned image, up and to the left
-        rows = jax.lax.scan(row, tuple(outside), rows)[1][::-1, :, ::-1]
+        rows = jax.lax.scan(row, (outside, outside), rows)[1][::-1, :, ::-1]
     return rows.transpose(1, 0, 2).astype(jnp.float32) / UNIT
 
 

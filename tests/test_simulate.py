@@ -236,22 +236,25 @@ def test_each_round_adds_one_click(rounds, count):
     assert clicked.tolist() == [True] * 5 + [False]
 
 
-def test_devices_do_not_wait_for_each_other(rounds):
+@pytest.mark.parametrize("distance", ["exact", "chamfer"])
+def test_devices_do_not_wait_for_each_other(rounds, distance):
     """Each chooses the clicks of its samples: the same clicks, with nothing sent."""
-    image, mask, points, results, *_ = rounds
+    image, mask, points, *_ = rounds
     mesh = jax.make_mesh(
         (3, 1), ("data", "fsdp"), devices=jax.devices()[:3], axis_types=(AxisType.Auto,) * 2
     )
     place = sharding.batch_sharding(mesh)
 
-    def run(image, mask, points):
-        key = jax.random.key(2)
-        return simulate.iterate_clicks(network, image, mask, points, jnp.int32(3), key, mesh=mesh)
+    def run(mesh, *sample):
+        key, count = jax.random.key(2), jnp.int32(3)
+        return simulate.iterate_clicks(network, *sample, count, key, distance=distance, mesh=mesh)
 
-    program = jax.jit(run, in_shardings=place, out_shardings=place).lower(image, mask, points)
-    program = program.compile()
+    alone = jax.jit(functools.partial(run, None))(image, mask, points)
+    together = functools.partial(run, mesh)
+    program = jax.jit(together, in_shardings=place, out_shardings=place)
+    program = program.lower(image, mask, points).compile()
     for name in ("all-reduce", "all-gather", "all-to-all", "collective-permute"):
         assert name not in program.as_text()
-    for found, expected in zip(program(image, mask, points), results[3], strict=True):
+    for found, expected in zip(program(image, mask, points), alone, strict=True):
         assert len(found.sharding.device_set) == 3
         np.testing.assert_array_equal(found, expected)

@@ -1,7 +1,7 @@
 """Devices: distributed start-up, the mesh, where parameters live, host batches to global arrays."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -35,16 +35,19 @@ def start(coordinator: str, processes: int, process: int) -> None:
         jax.distributed.initialize()
 
 
-def make_mesh(fsdp: int) -> Mesh:
-    """All devices as a ('data', 'fsdp') mesh; `fsdp` of them share one copy of the parameters."""
-    devices = jax.device_count()
-    if fsdp < 1 or devices % fsdp:
+def make_mesh(fsdp: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Devices, all there are if not given, as a ('data', 'fsdp') mesh.
+
+    `fsdp` of them share one copy of the parameters.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
         raise InputError(
-            f"config.mesh.fsdp={fsdp} does not divide the {devices} devices of this run; "
+            f"config.mesh.fsdp={fsdp} does not divide the {count} devices of this run; "
             "choose a divisor, or 1."
         )
-    shape = (devices // fsdp, fsdp)
-    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+    shape, kinds = (count // fsdp, fsdp), (AxisType.Auto,) * 2
+    return jax.make_mesh(shape, ("data", "fsdp"), kinds, devices=devices)
 
 
 def state_sharding(mesh: Mesh, shapes):

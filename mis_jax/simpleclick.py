@@ -350,6 +350,7 @@ class Gelu(nnx.Module):
         return gelu(x)
 
 
+@jax.named_scope("click_maps")
 def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
     """Disks of radius 5 around the clicks: [B, 2n, 3] -> float32 [B, H, W, 2], positive first.
 

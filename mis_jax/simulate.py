@@ -22,6 +22,7 @@ UNIT = 1 << 16  # OpenCV's fixed point
 STEPS = tuple(int(np.rint(np.float32(x) * UNIT)) for x in (1.0, 1.4, 2.1969))
 
 
+@jax.named_scope("distance_transform")
 def squared_distance(labels: jax.Array) -> jax.Array:
     """Exact squared Euclidean distance of each pixel to the nearest one of another label.
 
@@ -73,6 +74,7 @@ def _row_distance(labels: jax.Array, width: int) -> jax.Array:
     return jnp.minimum(column - first, last - column) + 1
 
 
+@jax.named_scope("distance_transform")
 def chamfer_distance(region: jax.Array) -> jax.Array:
     """Approximate distance of each pixel of a region to the nearest one that is not of it.
 
@@ -170,6 +172,7 @@ def _depths(missed: jax.Array, wrong: jax.Array, distance: str) -> tuple[jax.Arr
     return jnp.where(errors, squared, 0), 4
 
 
+@jax.named_scope("simulated_clicks")
 def iterate_clicks(
     network: Network,
     image: jax.Array,

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 from fidelity import generator, image, load, state_dict
 from flax import nnx
-from jax.sharding import AxisType
 
-from mis_jax import config, simpleclick, train, weights
+from mis_jax import config, sharding, simpleclick, train, weights
 
 SIDE, BATCH, STEPS, RATE, MILESTONE = 224, 4, 200, 5e-4, 150
 
@@ -62,8 +61,7 @@ def _sample(name):
 def our_losses(steps):
     """float64 [steps, 3]: BCE, smoothness and norm of the gradient, by `train.make_step`."""
     c = settings()
-    auto, device = (AxisType.Auto,) * 2, jax.devices()[:1]
-    mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=auto, devices=device)
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
     step_fn, init, shapes, places = train.make_step(c, mesh)
     state = init()
     state["params"] = weights.port(initial_tensors(), shapes["params"])

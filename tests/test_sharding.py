@@ -6,7 +6,6 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
 
 from mis_jax import checkpoint, sharding, simpleclick, train
 from mis_jax import config as configs
@@ -17,12 +16,7 @@ pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="needs the 8 dev
 
 def mesh_of(data, fsdp):
     """Of the first data * fsdp devices."""
-    return jax.make_mesh(
-        (data, fsdp),
-        ("data", "fsdp"),
-        devices=jax.devices()[: data * fsdp],
-        axis_types=(AxisType.Auto,) * 2,
-    )
+    return sharding.make_mesh(fsdp, jax.devices()[: data * fsdp])
 
 
 @pytest.mark.parametrize("fsdp", [1, 2, 8])

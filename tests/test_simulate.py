@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType
 from scipy import ndimage, stats
 
 from mis_jax import sharding, simulate
@@ -240,9 +239,7 @@ def test_each_round_adds_one_click(rounds, count):
 def test_devices_do_not_wait_for_each_other(rounds, distance):
     """Each chooses the clicks of its samples: the same clicks, with nothing sent."""
     image, mask, points, *_ = rounds
-    mesh = jax.make_mesh(
-        (3, 1), ("data", "fsdp"), devices=jax.devices()[:3], axis_types=(AxisType.Auto,) * 2
-    )
+    mesh = sharding.make_mesh(1, jax.devices()[:3])
     place = sharding.batch_sharding(mesh)
 
     def run(mesh, *sample):

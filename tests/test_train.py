@@ -9,10 +9,9 @@ import numpy as np
 import optax
 import pytest
 import tiny_run
-from jax.sharding import AxisType
 from orbax.checkpoint import v1 as ocp
 
-from mis_jax import checkpoint, config, losses, train
+from mis_jax import checkpoint, config, losses, sharding, train
 from mis_jax.errors import InputError
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -124,15 +123,14 @@ def steps(files):
     """
     c = tiny_config(**{"optim.batch_size": 2, "optim.lr": 3e-3, "optim.milestones": (25,)})
     c.loss.smooth_weight = 2.0
-    auto = (AxisType.Auto,) * 2
-    mesh = jax.make_mesh((1, 1), ("data", "fsdp"), axis_types=auto, devices=jax.devices()[:1])
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
     step_fn, init, _, _ = train.make_step(c, mesh)
     c.optim.batch_size = 8  # of the stream, which counts all devices
     stream = train.make_stream(files, c)
     batch = {k: v[:2] for k, v in next(stream).items()}
     stream.close()
     state = init()
-    batch = train.sharding.to_devices(batch, train.sharding.batch_sharding(mesh))
+    batch = sharding.to_devices(batch, sharding.batch_sharding(mesh))
     states, metrics, donated = [jax.device_get(state)], [], []
     with quick(), compilations() as compiled:
         for _ in range(30):

@@ -1,0 +1,130 @@
+"""What tools/compile_ahead.py reads in a compiled program; no compiler of an accelerator needed."""
+
+import importlib.util
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mis_jax import config, sharding
+
+PATH = Path(__file__).parents[1] / "tools/compile_ahead.py"
+
+
+@pytest.fixture(scope="module")
+def tool():
+    spec = importlib.util.spec_from_file_location("compile_ahead", PATH)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_facts_of_a_program_on_eight_devices(tool):
+    """A sum over devices in each round of a loop, and one after it."""
+    mesh = sharding.make_mesh(2)
+    split, whole = (NamedSharding(mesh, PartitionSpec(x)) for x in (("data", "fsdp"), None))
+
+    @jax.named_scope("simulated_clicks")
+    def clicks(x, count):
+        return jax.lax.fori_loop(0, count, lambda i, x: x / x.sum(0), x)
+
+    def step(x, count):
+        return clicks(x, count).sum(0)
+
+    x = jax.ShapeDtypeStruct((16, 2**12), jnp.float32, sharding=split)
+    program = jax.jit(step, out_shardings=whole).lower(x, 3).compile()
+    found = tool.facts(program.as_text())
+    sent = {"all-reduce": {"operations": 1, "MiB": round(2**14 / 2**20, 3)}}
+    assert found == {
+        "sent_between_devices": {"once in a step": sent, "in a simulated click": sent},
+        "host_transfers": 0,
+        "cudnn_attention_calls": 0,
+    }
+
+
+def test_calls_of_the_host_are_counted(tool):
+    def step(x):
+        jax.debug.callback(lambda x: None, x)
+        return x
+
+    program = jax.jit(step).lower(jnp.ones(3)).compile()
+    assert tool.facts(program.as_text())["host_transfers"] == 1
+
+
+PROGRAM = """HloModule jit_step
+
+%more (p: (s32[])) -> pred[] {
+  %a = pred[] fusion(%p), metadata={op_name="jit(step)/simulated_clicks/while/body/\
+distance_transform/while/cond/lt"}, backend_config={"estimated_cycles":"1"}
+}
+
+%wider (p: (s32[])) -> (s32[]) {
+  %b = (s32[]) fusion(%p), backend_config={"estimated_cycles":"10"}
+}
+
+%cond (p: (s32[])) -> pred[] {
+  %c = pred[] compare(%p), direction=LT
+}
+
+%click (p: (s32[])) -> (s32[]) {
+  %rows = s32[] fusion(%p), metadata={op_name="jit(step)/simulated_clicks/while/body/\
+distance_transform/min"}, backend_config={"estimated_cycles":"100"}
+  %w = (s32[]) while(%rows), condition=%more, body=%wider, metadata={op_name="jit(step)/\
+simulated_clicks/while/body/distance_transform/while"}
+  ROOT %net = (s32[]{:T(8,128)}, bf16[2,3]) fusion(%w), backend_config={"estimated_cycles":"1000"}
+}
+
+ENTRY %main (p: s32[]) -> s32[] {
+  %clicks = (s32[]) while(%p), condition=%cond, body=%click, metadata={op_name="jit(step)/\
+simulated_clicks/while"}
+  ROOT %e = s32[] fusion(%clicks), backend_config={"estimated_cycles":"10000"}
+}
+"""
+
+
+def test_cycles_of_loops(tool):
+    programs = dict(tool.computations(PROGRAM))
+    trips = {"simulated_clicks": 1.5, "distance_transform": 7}
+    click, distance = 1000 + 100 + 7 * (1 + 10), 100 + 7 * (1 + 10)
+    assert tool.cycles("main", programs, trips) == (10000 + 1.5 * click, 1.5 * distance)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "size"),
+    [
+        ("  %a = f32[2,3]{1,0:T(8,128)} all-reduce(%b), channel_id=1", "all-reduce", 24),
+        (
+            "  ROOT %a = (bf16[160]{0}, pred[], s32[2]) all-gather-start(%b)",
+            "all-gather-start",
+            329,
+        ),
+        ("ENTRY %main (p: s32[]) -> s32[] {", "", 0),
+    ],
+)
+def test_instructions(tool, line, name, size):
+    assert tool.operation(line) == name
+    if name:
+        assert tool.output_bytes(line) == size
+
+
+@pytest.mark.slow
+def test_a_step_compiles_for_the_devices_that_are_here(tool):
+    """The whole way but for the accelerator, whose compiler is no dependency."""
+    c = config.default()
+    c.model.variant, c.data.crop, c.optim.batch_size = "Nano", 64, 8
+    program = tool.compiled(c, jax.devices())
+    found = tool.memory(program) | tool.facts(program.as_text())
+    assert found["donated_share_of_outputs"] > 0.99
+    assert found["host_transfers"] == 0
+    assert found["sent_between_devices"]["in a simulated click"] == {}
+    sent = found["sent_between_devices"]["once in a step"]
+    weights = 4 * sum(x.size for x in jax.tree.leaves(tool.train.make_step(
+        c, sharding.make_mesh(1))[2]["params"])) / 2**20  # fmt: skip
+    assert weights < sum(x["MiB"] for x in sent.values()) < 1.2 * weights
+
+
+def test_unknown_target(tool):
+    with pytest.raises(SystemExit, match="tpu:TOPOLOGY"):
+        tool.devices("abacus")

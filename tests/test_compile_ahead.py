@@ -95,11 +95,8 @@ def test_cycles_of_loops(tool):
     ("line", "name", "size"),
     [
         ("  %a = f32[2,3]{1,0:T(8,128)} all-reduce(%b), channel_id=1", "all-reduce", 24),
-        (
-            "  ROOT %a = (bf16[160]{0}, pred[], s32[2]) all-gather-start(%b)",
-            "all-gather-start",
-            329,
-        ),
+        ("  ROOT %a = (bf16[160]{0}, pred[], s32[2]) all-reduce(%b)", "all-reduce", 329),
+        ("  %a = (f32[4]{0}, f32[16]{0}, u32[]) all-gather-start(%b)", "all-gather-start", 64),
         ("ENTRY %main (p: s32[]) -> s32[] {", "", 0),
     ],
 )

@@ -135,13 +135,18 @@ def memory(program: jax.stages.Compiled) -> dict:
 def facts(text: str) -> dict:
     """What is sent between devices and to the host, and calls of cuDNN's attention."""
     sent = {"once in a step": {}, "in a simulated click": {}}
+    seen = set()  # channels; a TPU's program repeats an asynchronous operation where it overlaps
     for line in text.splitlines():
         name = operation(line)
         kind = next((k for k in COLLECTIVES if name in (k, f"{k}-start")), None)
-        if kind:
-            loop = "in a simulated click" if "simulated_clicks/while" in line else "once in a step"
-            count, size = sent[loop].get(kind, (0, 0))
-            sent[loop][kind] = count + 1, size + output_bytes(line)
+        channel = re.search(r"channel_id=(\d+)", line)
+        if not kind or (channel and (kind, channel[1]) in seen):
+            continue
+        if channel:
+            seen.add((kind, channel[1]))
+        loop = "in a simulated click" if "simulated_clicks/while" in line else "once in a step"
+        count, size = sent[loop].get(kind, (0, 0))
+        sent[loop][kind] = count + 1, size + output_bytes(line)
     tell = lambda v: {"operations": v[0], "MiB": round(v[1] / 2**20, 3)}  # noqa: E731
     return {
         "sent_between_devices": {k: {n: tell(v) for n, v in s.items()} for k, s in sent.items()},
@@ -158,11 +163,12 @@ def operation(line: str) -> str:
 
 
 def output_bytes(line: str) -> int:
-    """Bytes of an instruction's output."""
-    head = line.partition(" = ")[2].partition(f" {operation(line)}(")[0]
-    sizes = re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", head)
-    return sum(BYTES.get(kind, 0) * int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
-               for kind, shape in sizes)  # fmt: skip
+    """Bytes of an instruction's output; an asynchronous start's is listed after its input."""
+    name = operation(line)
+    head = line.partition(" = ")[2].partition(f" {name}(")[0]
+    sizes = [BYTES.get(kind, 0) * int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
+             for kind, shape in re.findall(r"\b([a-z]+\d*)\[([\d,]*)\]", head)]  # fmt: skip
+    return sizes[1] if name.endswith("-start") and name != "all-reduce-start" else sum(sizes)
 
 
 def estimate(text: str, c: ConfigDict, found: list[jax.Device]) -> dict:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # All that can only be measured on an accelerator, in one go; a part that fails leaves the others be.
 #
-#   [MINUTES=4] [PUBLISHED=SOURCES] [STEP="--variant B --batch 32"] \
+#   [MINUTES=4] [PUBLISHED=SOURCES] [STEP="--variant B --batch 32"] [WHEELS=FOLDER] \
 #     tools/measure_gpu.sh RECORDS GRABCUT OUT [--config.field=value ...]
 #
 # OUT/step.json      the ViT-B train step (bench_train.py), beside the published trainer where
@@ -12,6 +12,7 @@
 # OUT/model_*        the network as one file, in pieces of 15 MiB: cat model_* > model.safetensors
 # OUT/in_flight.json clicks a second with 1 to 16 objects in flight (bench_evaluate.py), likewise
 #
+# WHEELS: packages to install first, on a machine without a network.
 # RECORDS: `mis-jax propose PHOTOS --records RECORDS --config.propose.max_side=256` makes them small.
 set -uo pipefail
 records=$1 grabcut=$2 out=$3
@@ -21,6 +22,7 @@ mkdir -p "$out"
 export XLA_PYTHON_CLIENT_PREALLOCATE=false # the published code needs memory too
 published=() # arguments
 failed=0
+[ -n "${WHEELS:-}" ] && python3 -m pip install --quiet --no-deps "$WHEELS"/*.whl
 [ -n "${PUBLISHED:-}" ] && published=(--published "$PUBLISHED")
 
 part() {

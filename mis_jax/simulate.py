@@ -138,7 +138,7 @@ def next_click(
     threshold: float = 0.49,
     distance: str = "exact",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One corrective click per image, for a uniform `draw` uniform among the `click_candidates`.
+    """One corrective click per image, by a draw, uniform among the `click_candidates`.
 
     Args:
         draw: float32 [B] in [0, 1).

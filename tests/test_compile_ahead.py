@@ -1,6 +1,7 @@
 """What tools/compile_ahead.py reads in a compiled program; no compiler of an accelerator needed."""
 
 import importlib.util
+import types
 from pathlib import Path
 
 import jax
@@ -61,7 +62,8 @@ distance_transform/while/cond/lt"}, backend_config={"estimated_cycles":"1"}
 }
 
 %wider (p: (s32[])) -> (s32[]) {
-  %b = (s32[]) fusion(%p), backend_config={"estimated_cycles":"10"}
+  %b = (s32[]) fusion(%p), metadata={op_name="jit(step)/simulated_clicks/while/body/\
+distance_transform/while/body/min"}, backend_config={"estimated_cycles":"10"}
 }
 
 %cond (p: (s32[])) -> pred[] {
@@ -73,10 +75,20 @@ distance_transform/while/cond/lt"}, backend_config={"estimated_cycles":"1"}
 distance_transform/min"}, backend_config={"estimated_cycles":"100"}
   %w = (s32[]) while(%rows), condition=%more, body=%wider, metadata={op_name="jit(step)/\
 simulated_clicks/while/body/distance_transform/while"}
-  ROOT %net = (s32[]{:T(8,128)}, bf16[2,3]) fusion(%w), backend_config={"estimated_cycles":"1000"}
+  %net = (s32[]{:T(8,128)}, bf16[2,3]) fusion(%w), backend_config={"estimated_cycles":"1000"}
+}
+
+%turn (p: (s32[])) -> (s32[]) {
+  %ring = (s32[]) fusion(%p), backend_config={"estimated_cycles":"2000000"}
+}
+
+%turns (p: (s32[])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(12), metadata={op_name="jit(step)/dot_general"}
+  %ends = pred[] compare(%p, %limit), direction=LT
 }
 
 ENTRY %main (p: s32[]) -> s32[] {
+  %parts = (s32[]) while(%p), condition=%turns, body=%turn, metadata={op_name="jit(step)/dot"}
   %clicks = (s32[]) while(%p), condition=%cond, body=%click, metadata={op_name="jit(step)/\
 simulated_clicks/while"}
   ROOT %e = s32[] fusion(%clicks), backend_config={"estimated_cycles":"10000"}
@@ -84,11 +96,24 @@ simulated_clicks/while"}
 """
 
 
-def test_cycles_of_loops(tool):
-    programs = dict(tool.computations(PROGRAM))
+def test_how_often_instructions_run(tool):
     trips = {"simulated_clicks": 1.5, "distance_transform": 7}
-    click, distance = 1000 + 100 + 7 * (1 + 10), 100 + 7 * (1 + 10)
-    assert tool.cycles("main", programs, trips) == (10000 + 1.5 * click, 1.5 * distance)
+    times = {line.split()[0]: n for line, n in tool.executed(PROGRAM, trips)}
+    assert times.pop("ROOT") == 1  # the last one
+    assert times == {"%a": 10.5, "%b": 10.5, "%c": 1.5, "%rows": 1.5, "%w": 1.5, "%net": 1.5,
+                     "%ring": 12, "%ends": 12, "%parts": 1, "%clicks": 1, "%limit": 12}  # fmt: skip
+    c = config.default()
+    found = tool.estimate(PROGRAM, c, [types.SimpleNamespace(device_kind="TPU v5 lite")])
+    step = 10000 + 12 * 2e6 + 1.5 * (1000 + 100 + 7 * (1 + 10))
+    assert found["megacycles"] == round(step / 1e6, 1)
+    distance = 1.5 * (100 + 7 * (1 + 10))
+    assert found["distance_transform"]["share_of_step"] == round(distance / step, 4)
+
+
+def test_a_loop_of_unknown_length_is_refused(tool):
+    with pytest.raises(SystemExit, match="unknown length: %parts"):
+        list(tool.executed(PROGRAM.replace("constant(12)", "parameter(0)"), {
+            "simulated_clicks": 1, "distance_transform": 1}))  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def facts(text: str) -> dict:
     """What is sent between devices and to the host, and calls of cuDNN's attention."""
     sent = {"once in a step": {}, "in a simulated click": {}}
     seen = set()  # channels; a TPU's program repeats an asynchronous operation where it overlaps
-    for line in text.splitlines():
+    for line, times in executed(text, {"simulated_clicks": 1, "distance_transform": 1}):
         name = operation(line)
         kind = next((k for k in COLLECTIVES if name in (k, f"{k}-start")), None)
         channel = re.search(r"channel_id=(\d+)", line)
@@ -146,7 +146,7 @@ def facts(text: str) -> dict:
             seen.add((kind, channel[1]))
         loop = "in a simulated click" if "simulated_clicks/while" in line else "once in a step"
         count, size = sent[loop].get(kind, (0, 0))
-        sent[loop][kind] = count + 1, size + output_bytes(line)
+        sent[loop][kind] = count + times, size + times * output_bytes(line)
     tell = lambda v: {"operations": v[0], "MiB": round(v[1] / 2**20, 3)}  # noqa: E731
     return {
         "sent_between_devices": {k: {n: tell(v) for n, v in s.items()} for k, s in sent.items()},
@@ -173,12 +173,15 @@ def output_bytes(line: str) -> int:
 
 def estimate(text: str, c: ConfigDict, found: list[jax.Device]) -> dict:
     """The compiler's cycles of a step with the mean number of simulated clicks."""
-    rounds, passes = c.clicks.max_next / 2, -(-THICK // 2 // simulate.ROWS)
-    trips = {"distance_transform": passes, "click_maps": c.clicks.max_points,
-             "simulated_clicks": rounds}  # fmt: skip
-    programs = {name: list(lines) for name, lines in computations(text)}
-    entry = re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[1]
-    total, distance = cycles(entry, programs, trips)
+    passes = -(-THICK // 2 // simulate.ROWS)
+    total = distance = 0.0
+    for line, times in executed(
+        text, {"simulated_clicks": c.clicks.max_next / 2, "distance_transform": passes}
+    ):
+        cycles = re.search(r'"estimated_cycles":"(\d+)"', line)
+        total += times * float(cycles[1] if cycles else 0)
+        if cycles and "distance_transform" in line:
+            distance += times * float(cycles[1])
     kind = found[0].device_kind
     flops = monitor.train_flops(c) * c.optim.batch_size / len(found)
     per_cycle, peak = FLOPS_PER_CYCLE.get(kind), monitor.PEAKS.get(kind)
@@ -192,6 +195,43 @@ def estimate(text: str, c: ConfigDict, found: list[jax.Device]) -> dict:
     }  # fmt: skip
 
 
+def executed(text: str, rounds: dict[str, float]) -> Iterator[tuple[str, float]]:
+    """Each instruction of a compiled program, and how often it runs.
+
+    The loops of the scopes in `rounds` take so many of them; the lengths of all others are read in
+    the program.
+    """
+    programs = dict(computations(text))
+
+    def walk(name: str, times: float) -> Iterator[tuple[str, float]]:
+        for line in programs[name]:
+            yield line, times
+            if operation(line) == "while":
+                condition, body = (re.search(rf"{part}=%?([\w.\-]+)", line)[1]
+                                   for part in ("condition", "body"))  # fmt: skip
+                more = times * length(line, programs[condition], rounds)
+                yield from walk(condition, more)
+                yield from walk(body, more)
+            elif called := re.search(r"calls=%?([\w.\-]+)", line):
+                yield from walk(called[1], times)
+
+    return walk(re.search(r"^ENTRY %?([\w.\-]+)", text, re.MULTILINE)[1], 1)
+
+
+def length(loop: str, condition: list[str], rounds: dict[str, float]) -> float:
+    """Rounds of a loop."""
+    for scope, number in rounds.items():
+        if f'{scope}/while"' in loop:
+            return number
+    if known := re.search(r'known_trip_count":\{"n":"(\d+)"', loop):
+        return int(known[1])
+    limits = [re.search(r" constant\((\d+)\)", line) for line in condition]
+    limits = [int(x[1]) for x in limits if x]
+    if len(limits) != 1 or "direction=LT" not in condition[-1]:
+        raise SystemExit(f"a loop of unknown length: {loop.strip()[:200]}")
+    return limits[0]
+
+
 def computations(text: str) -> Iterator[tuple[str, list[str]]]:
     """The computations of a compiled program: name, lines."""
     name, lines = None, []
@@ -201,27 +241,9 @@ def computations(text: str) -> Iterator[tuple[str, list[str]]]:
             name, lines = header[1], []
         elif line.startswith("}") and name:
             yield name, lines
-        else:
+            name = None
+        elif name:
             lines.append(line)
-
-
-def cycles(name: str, programs: dict, trips: dict) -> tuple[float, float]:
-    """Estimated cycles of a computation with its loops, and those of distance transforms."""
-    total = distance = 0.0
-    for line in programs[name]:
-        found = re.search(r'"estimated_cycles":"(\d+)"', line)
-        own = of_distance = float(found[1]) if found else 0.0
-        if operation(line) == "while":
-            place = re.search(r'op_name="([^"]*)', line)[1]
-            trip = trips[max(trips, key=place.rfind)]
-            parts = [cycles(re.search(rf"{part}=%?([\w.\-]+)", line)[1], programs, trips)
-                     for part in ("body", "condition")]  # fmt: skip
-            own, of_distance = (trip * sum(part[i] for part in parts) for i in (0, 1))
-            own, of_distance = own, own if "distance_transform" in place else of_distance
-        elif "distance_transform" not in line:
-            of_distance = 0.0
-        total, distance = total + own, distance + of_distance
-    return total, distance
 
 
 if __name__ == "__main__":

@@ -147,6 +147,9 @@ def test_a_step_compiles_for_the_devices_that_are_here(tool):
     assert weights < sum(x["MiB"] for x in sent.values()) < 1.2 * weights
 
 
-def test_unknown_target(tool):
-    with pytest.raises(SystemExit, match="tpu:TOPOLOGY"):
-        tool.devices("abacus")
+@pytest.mark.parametrize(
+    ("target", "said"), [("abacus", "tpu:TOPOLOGY"), ("gpu:nowhere.txtpb", r"nowhere.*\[cuda12\]")]
+)
+def test_unknown_target(tool, target, said):
+    with pytest.raises(SystemExit, match=said):
+        tool.devices(target)

@@ -1,8 +1,8 @@
 """Compiles the train step for accelerators that are not here, and says what it would take there.
 
-    pip install 'jax[tpu]'                                  # the compiler; no TPU is needed
+    pip install -e '.[tpu]'                                 # the compiler; no TPU is needed
     python tools/compile_ahead.py tpu:v5e:4x4 --batch 128 [--fsdp 16] [--json FILE]
-    pip install 'jax[cuda12]'
+    pip install -e '.[cuda12]'
     python tools/compile_ahead.py gpu:h200.txtpb --batch 32
 
 A TPU is named by its topology. A GPU is described by a file of `gpu_device_info`; those of common
@@ -60,6 +60,8 @@ def main() -> None:
     program = compiled(c, found)
     seconds = time.monotonic() - start
     text = program.as_text()
+    if a.hlo:
+        a.hlo.write_text(text)
     result = {
         "device": f"{len(found)} x {found[0].device_kind}", "compiler": compiler(found[0].platform),
         "variant": a.variant, "crop": a.crop, "batch": a.batch, "fsdp": a.fsdp, "remat": a.remat,
@@ -68,8 +70,6 @@ def main() -> None:
     if found[0].platform == "tpu":
         result["estimate"] = estimate(text, c, found)
     print(json.dumps(result, indent=1))
-    if a.hlo:
-        a.hlo.write_text(text)
     if a.json:
         a.json.parent.mkdir(parents=True, exist_ok=True)
         a.json.write_text(json.dumps(result, indent=1) + "\n")
@@ -78,16 +78,31 @@ def main() -> None:
 def devices(target: str) -> list[jax.Device]:
     """The devices of a target, to compile for."""
     kind, _, name = target.partition(":")
-    if kind == "tpu":
-        for key, value in (
-            ("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"),
-            ("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
-        ):  # fmt: skip
-            os.environ.setdefault(key, value)  # the library looks for a TPU's host else
-        return topologies.get_topology_desc(name, "tpu").devices
-    if kind != "gpu":
-        raise SystemExit(f"{target}: give tpu:TOPOLOGY, as tpu:v5e:2x2, or gpu:FILE")
-    described = Path(name).read_text()
+    if kind not in ("tpu", "gpu"):
+        raise SystemExit(f"{target}: give tpu:TOPOLOGY, as tpu:v5e:2x2, or gpu:FILE.")
+    try:
+        return (tpus if kind == "tpu" else gpus)(name)
+    except (RuntimeError, OSError) as error:  # JAX's own and a missing compiler are RuntimeErrors
+        extra = "tpu" if kind == "tpu" else "cuda12"
+        raise SystemExit(
+            f"{target}: {error}; give a topology or a file that is there, and install "
+            f"the compiler: pip install -e '.[{extra}]'."
+        ) from None
+
+
+def tpus(topology: str) -> list[jax.Device]:
+    """TPUs of a topology."""
+    for key, value in (
+        ("TPU_SKIP_MDS_QUERY", "1"), ("TPU_WORKER_HOSTNAMES", "localhost"),
+        ("TPU_ACCELERATOR_TYPE", "v5litepod-4"), ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),
+    ):  # fmt: skip
+        os.environ.setdefault(key, value)  # the library looks for a TPU's host else
+    return topologies.get_topology_desc(topology, "tpu").devices
+
+
+def gpus(path: str) -> list[jax.Device]:
+    """The one GPU that a file describes."""
+    described = Path(path).read_text()
     return topologies.get_topology_desc(
         "", "cuda", topology="1x1x1", target_config=described
     ).devices

@@ -1,27 +1,11 @@
-"""Click-based segmentation from unlabelled images: merge trees, simulated clicks, SimpleClick."""
+"""Click-based segmentation from unlabelled images: merge trees, simulated clicks, SimpleClick.
 
-import importlib
+The rooms, in the order of the flow: datasets, proposals, models, downloads, features, records,
+predictors, evaluation, training, inspection, annotator, quickstart. Each says what it does;
+docs/architecture.md draws them all. Names are loaded at first use: `import mis_jax` is instant.
+"""
 
-__version__ = "0.1.0"
+import lazy_loader
 
-_EXPORTS = {
-    "InputError": "mis_jax.errors",
-    "Predictor": "mis_jax.predictor",
-    "Tree": "mis_jax.tree",
-    "TreePredictor": "mis_jax.tree_predictor",
-    "build_tree": "mis_jax.tree",
-    "noc": "mis_jax.metrics",
-}
-
-__all__ = sorted(_EXPORTS)
-
-
-def __getattr__(name: str):
-    """Loads a public name at first use, so that `import mis_jax` stays instant."""
-    if name in _EXPORTS:
-        return getattr(importlib.import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'mis_jax' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *_EXPORTS]
+__version__ = "0.2.0"
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

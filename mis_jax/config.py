@@ -1,13 +1,17 @@
 """Every setting of the flow, documented once: propose -> train -> evaluate.
 
-The defaults are the published run (SBD, ViT-B/16 at 448 pixels). A file in `mis_jax/configs/`
+The defaults are the published run (SBD, ViT-B/16 at 448 pixels). A file in `configs/`
 changes what its experiment changes, and the command line overrides both:
 `mis-jax train photos --workdir run --config tiny_cpu --config.optim.lr=1e-3`.
 """
 
+import os
+import runpy
+from pathlib import Path
+
 from ml_collections import ConfigDict
 
-from mis_jax.errors import InputError
+from mis_jax.errors import InputError, instead, last_line
 
 CHOICES = {  # the words that a field takes
     "data.sampling": ("top_down", "uniform", "fixed"),
@@ -35,6 +39,43 @@ LATER = (  # older runs lack these and did what is the default
     "clicks.distance", "loss.mask", "model.start", "optim.accumulate", "train.picture_every",
     "train.noc_every", "train.noc_objects", "train.tensorboard", "eval.random",
 )  # fmt: skip
+
+
+def names() -> list[str]:
+    """Names of the experiments that ship, the files of `configs/`."""
+    return sorted(p.stem for p in _folder().glob("*.py") if p.stem != "__init__")
+
+
+def find(choice: str) -> Path:
+    """The file of an experiment that ships, by its name, or of the user's own, by its path.
+
+    Raises:
+        InputError: there is neither.
+    """
+    if choice in names():
+        return _folder() / f"{choice}.py"
+    if not os.path.isfile(choice):
+        raise InputError(f'there is no config or file "{choice}"{instead(choice, names())}')
+    return Path(choice)
+
+
+def load(choice: str | os.PathLike[str]) -> ConfigDict:
+    """What `get_config()` of an experiment returns; `choice` as `find` takes it.
+
+    Raises:
+        InputError: there is no such file, or it fails.
+    """
+    file = find(str(choice))
+    try:
+        return runpy.run_path(str(file))["get_config"]()
+    except Exception as error:  # it is the user's program
+        raise InputError(f"{file}: {type(error).__name__}: {last_line(error)}") from error
+
+
+def _folder() -> Path:
+    """`mis_jax/configs` of an installed wheel, or `configs/` of the repository."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
 
 
 def default() -> ConfigDict:

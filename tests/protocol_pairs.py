@@ -16,10 +16,12 @@ import numpy as np
 import scipy.io
 from PIL import Image
 
-from mis_jax import clicker, simpleclick, tables, weights
-from mis_jax.benchmarks import Benchmark, Sample, open_benchmark
-from mis_jax.metrics import summarize
-from mis_jax.predictor import Predictor, mirrored
+from mis_jax.datasets.benchmarks import open_benchmark
+from mis_jax.datasets.samples import Benchmark, Sample
+from mis_jax.evaluation import clicker, tables
+from mis_jax.evaluation.metrics import summarize
+from mis_jax.models import porting, simpleclick
+from mis_jax.predictors.network import Predictor, mirrored
 
 KINDS = ("blob", "line", "border", "pieces", "holes", "tiny", "full", "frame")
 SIDES = (  # least and most pixels of height and width: eight pairs of each, one of each kind
@@ -139,7 +141,7 @@ def _grown(mask: np.ndarray, steps: int) -> np.ndarray:
 
 
 def network(image: np.ndarray, previous: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Logits float32 [B, S, S] of the inputs that `mis_jax.predictor.Predictor` gives a network."""
+    """Logits float32 [B, S, S] of the inputs that `mis_jax.Predictor` gives a network."""
     levels = LEVELS[scores(image, previous, points)]
     return levels.repeat(STRIDE, 1).repeat(STRIDE, 2)
 
@@ -214,7 +216,7 @@ class Passes:
 
 
 def ours(given: Pair, network: Callable = network, clicks: int = 20) -> Passes:
-    """`mis_jax.clicker.rounds` on a pair."""
+    """`clicker.rounds` on a pair."""
     done, last = Passes(), [np.empty(0), 0]
 
     def watched(image, previous, points):
@@ -283,8 +285,8 @@ def small_network(size: int) -> Callable:
     """SimpleClick xTiny with these weights, in float32."""
     shapes = simpleclick.shapes("xTiny", 0, SMALL_CROP)
     zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-    keys = {key: x.shape for key, x in weights.unport(zeros).items()}
-    params = weights.port(small_tensors(keys), shapes)
+    keys = {key: x.shape for key, x in porting.unport(zeros).items()}
+    params = porting.port(small_tensors(keys), shapes)
     return simpleclick.network(params, "xTiny", 0, size, SMALL_CROP, dtype="float32")
 
 
@@ -333,7 +335,7 @@ def _write_labels(path: Path, name: str, shape, rng: np.random.RandomState, numb
 
 
 def read_set(name: str, folder: Path) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    """(id, image, mask) of every object, through `mis_jax.benchmarks`."""
+    """(id, image, mask) of every object, through `datasets.benchmarks`."""
     return [(s.id, s.image, s.mask) for s in open_benchmark(name, folder)]
 
 

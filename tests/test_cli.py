@@ -7,7 +7,7 @@ import pytest
 import tiny_run
 from absl import flags
 
-from mis_jax import cli
+from mis_jax import cli, options
 from mis_jax.errors import InputError
 
 
@@ -17,7 +17,7 @@ def run(monkeypatch, capsys):
 
     def define_flags():
         flags.DEFINE_string("workdir", "", "Where to.")
-        cli.define_config("tiny_cpu")
+        options.define_config("tiny_cpu")
 
     def main(argv):
         run.seen = types.SimpleNamespace(
@@ -42,10 +42,10 @@ def run(monkeypatch, capsys):
         return status, captured.err
 
     monkeypatch.setattr(cli.logging, "use_absl_handler", lambda: None)  # it outlives the test
-    fake = types.ModuleType("mis_jax.fake")
+    fake = types.ModuleType("mis_jax.fake.fake")
     fake.define_flags, fake.main = define_flags, main
-    monkeypatch.setitem(sys.modules, "mis_jax.fake", fake)
-    monkeypatch.setitem(cli.COMMANDS, "fake", "WORDS: a command of this test")
+    monkeypatch.setitem(sys.modules, "mis_jax.fake.fake", fake)
+    monkeypatch.setitem(cli.COMMANDS, "fake", ("fake.fake", "WORDS: a command of this test"))
     run.seen = run.error = None
     return run
 

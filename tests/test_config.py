@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 
 import mis_jax
-from mis_jax import cli, config, features, input, losses, propose
+from mis_jax import config
 from mis_jax.errors import InputError
+from mis_jax.features import extractors
+from mis_jax.records import propose
+from mis_jax.training import input, losses
 
 PACKAGE = Path(mis_jax.__file__).parent
 # Sections, or parts of them, that are passed on whole as keyword arguments.
@@ -19,7 +22,7 @@ def parameters(function):
 
 
 def test_sections_passed_on_whole_fit_their_functions():
-    assert set(config.features()) == parameters(features.make_extractor)
+    assert set(config.features()) == parameters(extractors.make_extractor)
     rest = {"source", "folder", "extractor", "batch_size", "shard"}
     assert set(config.propose()) == parameters(propose.propose) - rest
     rest = {"files", "seed", "batch_size", "max_points", "gamma", "shard"}
@@ -29,7 +32,7 @@ def test_sections_passed_on_whole_fit_their_functions():
 
 
 def test_every_other_field_is_used():
-    modules = [p for p in PACKAGE.glob("*.py") if p.name != "config.py"]
+    modules = [p for p in PACKAGE.rglob("*.py") if p.name != "config.py"]
     source = "".join(p.read_text() for p in modules)
     for name in config.fields(config.default()):
         section, _, leaf = name.rpartition(".")
@@ -56,9 +59,9 @@ def test_fields_are_flat():
     assert "optim" not in values
 
 
-@pytest.mark.parametrize("name", cli.config_names())
+@pytest.mark.parametrize("name", config.names())
 def test_shipped_configs_pass(name):
-    config.check(cli._load_config(str(cli._config_file(name))))
+    config.check(config.load(str(config.find(name))))
 
 
 @pytest.mark.parametrize(

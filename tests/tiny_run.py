@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mis_jax import propose, scenes
-from mis_jax.features import make_extractor
+from mis_jax.datasets import scenes
+from mis_jax.features.extractors import make_extractor
+from mis_jax.records import propose, shard_files
 
 CONFIG = """
-from mis_jax import config, simpleclick
+from mis_jax import config
+from mis_jax.models import simpleclick
 
 
 def get_config():
@@ -52,7 +54,7 @@ def write_records(folder: Path) -> list[str]:
         shard_size=3,
         threads=1,
     )
-    return propose.records.shard_files(folder / "records")
+    return shard_files(folder / "records")
 
 
 def start(command: str, *words: object, cache: Path) -> subprocess.Popen:
@@ -66,7 +68,7 @@ def start(command: str, *words: object, cache: Path) -> subprocess.Popen:
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     return subprocess.Popen(
-        [sys.executable, "-m", f"mis_jax.{command}", *map(str, words)],
+        [sys.executable, "-m", "mis_jax", command, *map(str, words)],
         env=environment,
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,

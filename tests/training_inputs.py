@@ -193,7 +193,7 @@ PLACED = {"small": (40, 50, 0.05), "large": (90, 120, 0.3)}  # rows, columns, re
 
 
 def place_counts(places: list, tables: list, reach: float) -> dict[str, np.ndarray]:
-    """Histograms of drawn places of crops of 64 and of drawn colour tables, see mis_jax.augment.
+    """Histograms of drawn places of crops of 64 and of drawn colour tables (training/augment.py).
 
     `reach` is how far the crop's centre is from the image's at most, of the image's sides.
     """
@@ -234,7 +234,7 @@ def coloured() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarr
 
 
 def sampled_trees(random_tree) -> dict:
-    """Two trees of 480 patches; `random_tree` is that of test_tree.py.
+    """Two trees of 480 patches; `random_tree` is that of random_trees.py.
 
     "regions" merges neighbours of smooth features, "random" any two nodes.
     """

@@ -42,10 +42,10 @@ from dinov2.models import vision_transformer as dinov2_vits
 from mis.model import feature_extractor as mis
 from moco.builder import MoCo_ViT
 from PIL import Image
-from test_vit import variant_shapes
+from vit_reference import variant_shapes
 
-from mis_jax import features, vit, weights
-from mis_jax.state_dicts import load_state_dict
+from mis_jax.features import vit_extractor
+from mis_jax.models import porting, state_dicts, vit
 
 if timm.__version__ != "0.5.4":
     raise SystemExit(f"{FOLDER / 'timm-0.5.4'} must hold timm 0.5.4, see the head of this file.")
@@ -189,11 +189,11 @@ def streamed(model: str, faint: bool) -> dict:
         own = {key: shape for key, shape in keys.items() if key.startswith(prefix)}
         tensors = cases.make_weights(own, faint)
         tensors = {key.removeprefix(prefix): x for key, x in tensors.items()}
-        return jax.tree.map(jnp.asarray, weights.port(tensors, inner))
+        return jax.tree.map(jnp.asarray, porting.port(tensors, inner))
 
     blocks = {i: part(f"blocks.{i}.", inner) for i, inner in shapes["blocks"].items()}
     outer = {key: shape for key, shape in keys.items() if not key.startswith("blocks.")}
-    rest = weights.port(
+    rest = porting.port(
         cases.make_weights(outer, faint), {k: x for k, x in shapes.items() if k != "blocks"}
     )
     return {**jax.tree.map(jnp.asarray, rest), "blocks": blocks}
@@ -202,7 +202,7 @@ def streamed(model: str, faint: bool) -> dict:
 def our_features(kind: str, model: str, sizes: list) -> tuple[list, list]:
     """As `public_features`, by our extractor."""
     with tempfile.NamedTemporaryFile() as file:
-        load = mock.patch.object(features, "load_state_dict")
+        load = mock.patch.object(state_dicts, "load_state_dict")
         params = streamed(model, kind == "thin")
         with load, mock.patch.object(vit, "port_published", return_value=params):
             extractor = cases.make_extractor(kind, model, Path(file.name))
@@ -308,7 +308,7 @@ def sides() -> tuple[dict, list]:
     for patch in (8, 14, 16):
         resize = mis.AlignedResize(scale_factor=patch / 8, stride=patch)
         theirs = [resize(Blank((side, side))).size[0] for side in cases.SIDES]
-        ours = [features.aligned_side(side, patch / 8, patch) for side in cases.SIDES]
+        ours = [vit_extractor.aligned_side(side, patch / 8, patch) for side in cases.SIDES]
         differ += sum(a != b for a, b in zip(ours, theirs, strict=True))
         recorded[f"sides {patch}"] = np.array(theirs, np.int16)
     shown = f"sides of 1 to {cases.SIDES[-1]} pixels, patches 8, 14, 16"
@@ -368,7 +368,7 @@ def timm_shapes() -> dict[str, dict]:
 
 def read_back(model: str, tensors: dict[str, torch.Tensor], path: Path) -> tuple[int, int]:
     """Tensors that our reader gives otherwise than written, and keys that are not ported."""
-    read = load_state_dict(path)
+    read = state_dicts.load_state_dict(path)
     differ = len(read.keys() - tensors.keys())
     for key, x in tensors.items():
         differ += key not in read or not np.array_equal(read[key], x.numpy())

@@ -1,4 +1,4 @@
-"""Losses and their gradients: the classes of MIS and SimpleClick beside mis_jax.losses.
+"""Losses and their gradients: the classes of MIS and SimpleClick beside training/losses.py.
 
 Writes tests/fixtures/losses.npz and results/fidelity/losses.json.
 """
@@ -17,7 +17,7 @@ from isegm.model.losses import NormalizedFocalLossSigmoid
 from mis.model.losses import BCEWithLogitsLoss, SmoothLoss
 
 from mis_jax import config
-from mis_jax.train import loss as train_loss
+from mis_jax.training.train_step import loss as train_loss
 
 BCE, SMOOTH, FOCAL = BCEWithLogitsLoss(), SmoothLoss(), NormalizedFocalLossSigmoid(alpha=0.5)
 PUBLISHED = {

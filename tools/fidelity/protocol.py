@@ -40,8 +40,10 @@ from isegm.model.modeling.pos_embed import interpolate_pos_embed_inference
 from isegm.model.modeling.transformer_helper.cross_entropy_loss import CrossEntropyLoss
 from protocol_pairs import PAIRS, SMALL_CLICKS, TARGETS, Pair, Passes, checksum, pair
 
-from mis_jax import metrics, simpleclick
-from mis_jax.predictor import POINT_ROWS, resize_align_corners, sigmoid
+from mis_jax.evaluation import metrics
+from mis_jax.models import simpleclick
+from mis_jax.predictors.torch_arithmetic import resize_align_corners, sigmoid
+from mis_jax.predictors.zoom_in import POINT_ROWS
 
 OPTIONS = {"pred_thr": 0.5, "min_clicks": 1}  # as evaluate.py sets them
 CLICKS = 20

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests"))  # inputs and fixtures: fidelity.py
+# Inputs and fixtures: tests/fidelity.py, and the tests that compare with what is recorded.
+sys.path[:0] = [str(ROOT / "tests" / room) for room in ("", "features", "models", "training")]
 
 COMMITS = {  # folder -> repository and the commit that was compared
     "MIS": ("lkhl/MIS", "25e2d86"),

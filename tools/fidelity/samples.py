@@ -29,13 +29,16 @@ from isegm.model.is_plainvit_model import PlainVitModel
 from mis.data.dataset import sample_mask
 from mis.model.is_model import MISModel
 from mis.ops import top_down_sampling
-from test_tree import Minstd, random_tree
+from random_trees import Minstd, random_tree
 
-from mis_jax import augment, clicks, color, config, simulate
-from mis_jax import tree as trees
+from mis_jax import config
+from mis_jax.proposals import sampling
+from mis_jax.training import augment, color
+from mis_jax.training.first_clicks import sample_clicks
+from mis_jax.training.next_clicks import click_candidates, iterate_clicks
 
 DRAWS = 20_000
-candidates = jax.jit(simulate.click_candidates, static_argnums=(2, 3))
+candidates = jax.jit(click_candidates, static_argnums=(2, 3))
 
 
 def row(part, oracle, cases, worst, unit):
@@ -139,7 +142,7 @@ def points_differing(prob, mask):
         latest = jax.numpy.max(jax.numpy.where(points[..., 2] < 9, points[..., 2], 0), 1)
         return jax.scipy.special.logit(rounds[latest.astype(int) % 3, np.arange(len(prob))])
 
-    ours = simulate.iterate_clicks(network, None, mask, first, 3, key, distance="chamfer")[1]
+    ours = iterate_clicks(network, None, mask, first, 3, key, distance="chamfer")[1]
     theirs = torch.from_numpy(first)
     for t in range(3):
         seen = tensor(jax.nn.sigmoid(network(None, None, theirs.numpy())))
@@ -169,7 +172,7 @@ def first_clicks():
             sampler.sample_object(DSample(image, mask.copy(), objects_ids=[1] * int(mask.any())))
             theirs.append(np.array(sampler.sample_points(), np.float32))
             options = {"max_points": c["max_points"], "gamma": c["gamma"]}
-            ours.append(clicks.sample_clicks(mask, rng, **options))
+            ours.append(sample_clicks(mask, rng, **options))
         ours = training_inputs.click_counts(mask, ours)
         for name, counts in training_inputs.click_counts(mask, theirs).items():
             arrays[f"{kind} {name}"] = counts
@@ -372,7 +375,7 @@ def proposals(seeds=3000):
         found = []
         for seed in range(seeds):
             leaves = top_down_sampling(merges, d["alpha"], seed)
-            node = trees._walk.py_func(tree.merges, areas, np.float32(d["alpha"]), Minstd(seed))
+            node = sampling._walk.py_func(tree.merges, areas, np.float32(d["alpha"]), Minstd(seed))
             wrong += leaves != tree.leaves(node).tolist()
             mask = np.zeros(tree.n, bool)
             mask[leaves] = True
@@ -443,7 +446,15 @@ def colours():
 def main():
     """Records all parts."""
     arrays, rows = {}, []
-    for part in (next_clicks, first_clicks, crops, tables, parameter_draws, proposals, colours):
+    for part in (
+        next_clicks,
+        first_clicks,
+        crops,
+        tables,
+        parameter_draws,
+        proposals,
+        colours,
+    ):
         found, told = part()
         arrays |= {f"{part.__name__}: {k}": v for k, v in found.items()}
         rows += told

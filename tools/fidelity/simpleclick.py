@@ -43,9 +43,9 @@ from test_fidelity_simpleclick import (
     zoomed_clicks,
 )
 
-from mis_jax import checkpoint, official, simpleclick, vit, weights
-from mis_jax.export import export
-from mis_jax.simpleclick import VARIANTS
+from mis_jax.models import loading, official, porting, simpleclick, vit
+from mis_jax.models.export import export
+from mis_jax.models.simpleclick import VARIANTS
 
 VARIANTS.update(NARROW)
 WHOLE = [("xTiny", (448, 448)), ("xTiny", (672, 672)), ("xTiny", (448, 672)),
@@ -228,7 +228,7 @@ def mae_initialisation(folder: Path) -> tuple[dict, list]:
         else:
             model.backbone.init_weights_from_pretrained(file)
         ours = simpleclick.with_backbone(our_parameters(name), tensors)
-        ours = weights.unport({"backbone": ours["backbone"]})
+        ours = porting.unport({"backbone": ours["backbone"]})
         theirs = model.state_dict()
         errors = {key: relative_error(x, theirs[key].numpy()) for key, x in ours.items()}
         assert not any(x for key, x in errors.items() if key != "backbone.pos_embed")
@@ -247,7 +247,7 @@ def files(folder: Path) -> tuple[dict, list]:
         theirs = filled(model_of(name, loss_decode=CrossEntropyLoss()), name)
         content = {"state_dict": theirs.state_dict(), "config": theirs._config}
         torch.save(content, folder / "theirs.pth")
-        _, params = checkpoint.load(folder / "theirs.pth")
+        _, params = loading.load(folder / "theirs.pth")
         export(folder / "theirs.pth", folder / "ours.pth")
         back = load_is_model(str(folder / "ours.pth"), "cpu", False)
         torch.load(folder / "ours.pth", weights_only=True)

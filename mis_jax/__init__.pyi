@@ -1,0 +1,7 @@
+from .errors import InputError
+from .evaluation import noc
+from .predictors import Predictor, TreePredictor
+from .proposals import Tree, build_tree
+
+__version__: str
+__all__ = ["InputError", "Predictor", "Tree", "TreePredictor", "build_tree", "noc"]

@@ -1,0 +1,142 @@
+"""Outlining photos with clicks in the browser: `mis-jax annotate IMAGES [--run RUN]`.
+
+The model of a training run answers the clicks, or, without one, the merge tree of each photo.
+
+Click on a thing, correct its mask with more clicks, save: PNG, 255 on the thing and 0 elsewhere,
+as large as the upright photo. The page is for this machine only (127.0.0.1).
+"""
+
+import socket
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import flags
+
+from mis_jax.annotator.session import Clicks, Session, png
+from mis_jax.datasets import images
+from mis_jax.errors import InputError
+from mis_jax.files import resource
+from mis_jax.predictors import Predictor, TreePredictor
+
+HOST = "127.0.0.1"
+FRESH = {"Cache-Control": "no-store"}
+
+
+def make_app(session: Session) -> Any:
+    """The web application, a `starlette.applications.Starlette`.
+
+    GET / page, with /page.css and /page.js; GET /images `Session.listing`; GET /image/I JPEG;
+    GET /mask/I the saved mask.
+    POST /click {"index", "clicks": [{"x", "y", "positive"}]} the mask of these clicks, PNG 0/255.
+    POST /save, the same body: writes that mask. An error is JSON {"error": sentence}.
+    """
+    from starlette import applications, responses, routing
+    from starlette.concurrency import run_in_threadpool
+    from starlette.middleware import Middleware, trustedhost
+
+    def file(name, kind):
+        text = resource(__package__, name)
+        return lambda request: responses.Response(text, 200, FRESH, kind)
+
+    def show_image(request):
+        image = session.image(_index(request.path_params["index"], session))
+        data = cv2.imencode(".jpg", image[:, :, ::-1])[1]  # quality 95
+        return responses.Response(data.tobytes(), media_type="image/jpeg")
+
+    def show_mask(request):
+        data = session.masks[_index(request.path_params["index"], session)].read_bytes()
+        return responses.Response(data, 200, FRESH, "image/png")
+
+    async def click(request):
+        mask = await run_in_threadpool(session.mask, *await _read(request, session))
+        return responses.Response(png(mask), media_type="image/png")
+
+    async def save(request):
+        path = await run_in_threadpool(session.save, *await _read(request, session))
+        return responses.JSONResponse({"saved": str(path)})
+
+    def failed(request, error):
+        mendable = isinstance(error, InputError | OSError)
+        text = str(error) if mendable else f"{error!r} (the terminal says more)"
+        return responses.JSONResponse({"error": text}, 400 if type(error) is InputError else 500)
+
+    gets = {
+        "/": file("page.html", "text/html"),
+        "/page.css": file("page.css", "text/css"),
+        "/page.js": file("page.js", "text/javascript"),
+        "/images": lambda request: responses.JSONResponse(session.listing()),
+        "/image/{index:int}": show_image,
+        "/mask/{index:int}": show_mask,
+    }
+    routes = [routing.Route(path, answer) for path, answer in gets.items()]
+    routes += [routing.Route(f"/{f.__name__}", f, methods=["POST"]) for f in (click, save)]
+    # no page of another site may reach this one under a name of its own
+    hosts = Middleware(trustedhost.TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])
+    handlers = dict.fromkeys((InputError, OSError, Exception), failed)
+    return applications.Starlette(False, routes, [hosts], handlers)
+
+
+def _index(value: Any, session: Session) -> int:
+    if type(value) is not int or not 0 <= value < len(session.masks):
+        raise InputError(f"There is no picture {value!r}; there are {len(session.masks)}, from 0.")
+    return value
+
+
+async def _read(request: Any, session: Session) -> tuple[int, Clicks]:
+    """Index and clicks of a request's body; a "name" in it tells an outdated page."""
+    if request.headers.get("content-type") != "application/json":  # other sites cannot send it
+        raise InputError("The content type has to be application/json.")
+    try:
+        body = await request.json()
+        clicks = [(float(c["x"]), float(c["y"]), bool(c["positive"])) for c in body["clicks"]]
+        index, name = body["index"], body.get("name")
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise InputError('A body is {"index", "clicks": [{"x", "y", "positive"}]}.') from None
+    if name not in (None, session.names[_index(index, session)]):
+        raise InputError("The list of pictures is another one now; reload the page.")
+    return index, clicks
+
+
+def define_flags() -> None:
+    """Flags of `mis-jax annotate IMAGES`."""
+    flags.DEFINE_string("run", "", "Training run whose model answers; none: the merge trees do.")
+    flags.DEFINE_string("output", "", "Folder for masks/; by default annotations beside IMAGES.")
+    flags.DEFINE_integer("port", 8000, f"The page is http://{HOST}:PORT.", 0, 65535)
+    flags.DEFINE_boolean("browser", True, "Open the page in the browser; --nobrowser does not.")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Binary: `mis-jax annotate IMAGES [--run RUN]`."""
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError:
+        raise InputError("The annotator needs pip install 'mis-jax[annotate]'.") from None
+    run, port = flags.FLAGS.run, flags.FLAGS.port
+    if len(argv) != 2:
+        raise InputError("One source of images: mis-jax annotate IMAGES [--run RUN].")
+    folder = Path(argv[1]).resolve().parent if Path(argv[1]).is_dir() else Path()
+    output = Path(flags.FLAGS.output or folder / "annotations")
+    paths, masks = images.find_images(argv[1]), (output / "masks").resolve()
+    named = zip(images.image_ids(argv[1], paths), paths, strict=True)
+    pictures = {name: path for name, path in named if masks not in path.resolve().parents}
+    try:
+        listener = socket.create_server((HOST, port))
+    except OSError as error:
+        raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
+    source = f"loading the model of {run}, up to a minute" if run else "no --run: using merge trees"
+    print(f"{len(pictures)} images; {source} ...", flush=True)
+    predictor = Predictor.load(run) if run else TreePredictor()
+    predictor.set_image(np.zeros((64, 64, 3), np.uint8))
+    predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
+    address = f"http://{HOST}:{listener.getsockname()[1]}"
+    print(f"The page is {address}, the masks go to {output}/masks. Ctrl+C ends it.", flush=True)
+    if flags.FLAGS.browser:
+        webbrowser.open(address)
+    app = make_app(Session(predictor, pictures, output))
+    config = uvicorn.Config(app, log_config=None, log_level="warning")  # absl does the logging
+    uvicorn.Server(config).run(sockets=[listener])

@@ -1,0 +1,80 @@
+"""The photos of a session of the annotator, the clicks on them and the masks that are kept."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import numpy as np
+
+from mis_jax.datasets import images
+from mis_jax.errors import InputError
+from mis_jax.predictors import Predictor, TreePredictor
+
+Clicks = list[tuple[float, float, bool]]  # (x, y) in pixels, whether it belongs to the object
+
+
+class Session:
+    """Photos (name -> file), their masks in `output`/masks, and a predictor that takes turns."""
+
+    def __init__(
+        self, predictor: Predictor | TreePredictor, pictures: Mapping[str, Path], output: Path
+    ) -> None:
+        self._predictor, self._lock = predictor, threading.Lock()
+        self.names, self._paths = list(pictures), list(pictures.values())
+        self.masks = [output / "masks" / name for name in mask_names(pictures)]
+        self._unreadable: dict[int, str] = {}
+        self._index: int | None = None  # of the picture and the clicks that the predictor holds
+        self._clicks: Clicks = []
+
+    def listing(self) -> list[dict[str, Any]]:
+        """Name, mask file, whether that is there, and the error of pictures that did not open."""
+        reasons = (self._unreadable.get(k, "") for k in range(len(self.names)))
+        rows = zip(self.names, self.masks, reasons, strict=True)
+        return [{"name": n, "mask": str(m), "done": m.exists(), "error": e} for n, m, e in rows]
+
+    def image(self, index: int) -> np.ndarray:
+        """A picture, uint8 RGB [H, W, 3]; `InputError` says why it cannot be read."""
+        self._unreadable.pop(index, None)
+        try:
+            return images.read_image(self._paths[index])
+        except InputError as error:
+            self._unreadable[index] = str(error)
+            raise
+
+    def mask(self, index: int, clicks: Clicks) -> np.ndarray:
+        """The mask of all the clicks on a picture, bool [H, W]; new ones cost a pass each."""
+        with self._lock:
+            if index != self._index:
+                self._index = None
+                self._predictor.set_image(self.image(index))
+                self._index, self._clicks = index, []
+            while 0 < len(clicks) < len(self._clicks) and self._clicks[: len(clicks)] == clicks:
+                self._predictor.undo()
+                self._clicks.pop()
+            points, labels = [click[:2] for click in clicks], [click[2] for click in clicks]
+            masks, _, _ = self._predictor.predict(np.reshape(points, (-1, 2)), labels)
+            self._clicks = list(clicks)
+            return masks[0]
+
+    def save(self, index: int, clicks: Clicks) -> Path:
+        """Writes the mask of the clicks, complete or not at all; its file."""
+        path, data = self.masks[index], png(self.mask(index, clicks))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_bytes(data)
+        return partial.replace(path)
+
+
+def png(mask: np.ndarray) -> bytes:
+    """A mask bool [H, W] as PNG of 0 and 255."""
+    return cv2.imencode(".png", mask.astype(np.uint8) * 255)[1].tobytes()
+
+
+def mask_names(names: Iterable[str]) -> list[str]:
+    """NAME.png for NAME.jpg, or NAME.jpg.png where another would be the same, case aside."""
+    stems = {name: str(PurePosixPath(name).with_suffix("")) for name in names}
+    taken = Counter(text.casefold() for text in (*stems, *stems.values()))
+    return [f"{s if taken[s.casefold()] == 1 else name}.png" for name, s in stems.items()]

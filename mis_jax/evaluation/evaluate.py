@@ -1,0 +1,254 @@
+"""Simulated clicks on benchmarks -> number of clicks (NoC): `mis-jax evaluate RUN --datasets ...`.
+
+`mis-jax evaluate --predictor tree --datasets ... --output DIR` needs no run: merge trees answer, or
+a classic method does. What is clicked, and how, is in clicking.py and clicker.py; this makes the
+predictors, and writes the tables (metrics.py, tables.py) and figures (figures.py).
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from absl import flags
+
+import mis_jax
+from mis_jax import options
+from mis_jax.datasets import Benchmark, benchmarks
+from mis_jax.errors import InputError
+from mis_jax.evaluation import figures, formats, tables
+from mis_jax.evaluation.clicking import (
+    Predictors,
+    Subject,
+    batched_predictors,
+    collect,
+    evaluate_benchmark,
+    stories_folder,
+)
+from mis_jax.files import write_file
+from mis_jax.predictors import TreePredictor, classics, make_network
+
+# Predictors without a network.
+ALONE: dict[str, Callable[[], Any]] = {
+    "tree": TreePredictor,
+    "tree-blocks": functools.partial(TreePredictor, snapping=False),
+    **classics.PREDICTORS,
+}
+AT_ONCE = {"cpu": 4}  # objects in flight with a network, by JAX's backend
+AT_ONCE_ELSEWHERE = 64
+
+
+def define_flags() -> None:
+    """Flags of `mis-jax evaluate`."""
+    options.define_config("sbd_vitb16")
+    flags.DEFINE_list(
+        "datasets",
+        [],
+        "NAME=FOLDER,...: grabcut, berkeley, davis, sbd (without =FOLDER: as downloaded), or a "
+        "name of your own for a folder of images/ and masks/, one of NAME.jpg and NAME.png, or "
+        "COCO's annotations, FILE.json:IMAGES.",
+    )
+    flags.DEFINE_string("output", "", "Folder for the results; RUN/eval by default, if a RUN is.")
+    flags.DEFINE_enum(
+        "predictor",
+        "network",
+        ["network", *ALONE],
+        "What answers the clicks: the network of RUN; or, without a RUN, the merge tree of each "
+        "image, its masks along edges (tree) or patches (tree-blocks), or a classic method: graph "
+        "cut, random walk, geodesic matting, geodesic (gsc) or Euclidean (esc) star convexity.",
+    )
+    flags.DEFINE_integer("pictures", 0, "Of how many objects a dataset to keep every mask.", 0)
+    flags.DEFINE_integer(
+        "at_once",
+        0,
+        "Objects in flight at once, half of them in a pass; 0: as suits the device.",
+        0,
+    )
+    options.define_shard()
+
+
+def main(argv: Sequence[str]) -> None:
+    """Binary: `mis-jax evaluate RUN --datasets grabcut=DIR,mine=DIR`."""
+    f = flags.FLAGS
+    opened, shard, output = open_datasets(f.datasets), options.parse_shard(f.shard), Path(f.output)
+    if f.predictor in ALONE:
+        subject = _alone(argv[1:], f.predictor)
+    else:
+        subject, default = _network(argv[1:], f.at_once)
+        output = Path(f.output or default)
+    print(run(subject, opened, output, f.pictures, f.at_once, shard))
+
+
+def run(
+    subject: Subject,
+    opened: Sequence[Benchmark],
+    output: Path,
+    pictures: int = 0,
+    at_once: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> str:
+    """Evaluates benchmark after benchmark, writing after each all that is known by then.
+
+    The arguments are those of `evaluate_benchmark`; `at_once` 0 is the subject's own.
+
+    Returns:
+        The table, as in results.md.
+    """
+    text = ""
+    for k, benchmark in enumerate(opened, start=1):
+        evaluate_benchmark(subject, benchmark, output, pictures, at_once or subject.at_once, shard)
+        found = {b.name: entry for b in opened[:k] if (entry := collect(subject, b, output))}
+        if found:
+            text = write_results(subject, opened, found, output)
+    missing = ", ".join(b.name for b in opened if b.name not in found)
+    if missing:
+        text += f"{missing}: other processes have objects left; the last of them adds the rest.\n"
+    return f"{text}Written to {output}"
+
+
+def write_results(
+    subject: Subject, opened: Sequence[Benchmark], results: Mapping[str, dict], output: Path
+) -> str:
+    """Writes results.json, the tables and the figures; returns the tables."""
+    target, most = subject.settings["target"], subject.settings["max_clicks"]
+    meta = {"meta": {**subject.identity, "eval": subject.settings, **_machine()}}
+    write_file(output / "results.json", formats.compact_json({**results, **meta}))
+    for name, entry in results.items():
+        write_file(output / f"{name}.csv", formats.per_image_csv(entry, target, most))
+    runs = {subject.label: results}
+    write_file(output / "iou_per_click.png", figures.png(figures.curves(runs)))
+    more = "\n![IoU after each click](iou_per_click.png)\n"
+    stories = _stories(subject, [b for b in opened if b.name in results], output)
+    if stories:
+        picture = figures.clicks_and_masks({subject.label: stories})
+        write_file(output / "clicks_and_masks.png", figures.png(picture))
+        more += "\n![Clicks and masks](clicks_and_masks.png)\n"
+    return tables.write(output, runs, more=more)
+
+
+def _stories(subject: Subject, opened: Sequence[Benchmark], output: Path) -> dict:
+    """The stories that are kept, by benchmark and id."""
+    found = {}
+    for benchmark in opened:
+        folder = stories_folder(subject, benchmark, output)
+        for id in benchmark.ids if folder.is_dir() else ():
+            path = figures.story_path(folder, id)
+            if path.exists():
+                found[f"{benchmark.name} {id}"] = figures.load_story(path)
+    return found
+
+
+def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
+    """The network of a run or weights file, and where its results go unless the user says."""
+    if len(arguments) != 1:
+        raise InputError("One run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER.")
+    import jax
+
+    from mis_jax.models import loading
+
+    path = Path(arguments[0])
+    config, params = loading.load(path)
+    settings = _settings(config)
+    backend = jax.default_backend()
+    at_once = at_once or AT_ONCE.get(backend, AT_ONCE_ELSEWHERE)
+    identity = {
+        "run": str(path),
+        "step": loading.latest_step(path) if path.is_dir() else None,
+        "predictor": "network",
+        "model": config.model.to_dict(),
+        "parameters": _digest(params),
+    }
+    if backend != "cpu":  # there, the last digits may depend on the shape of a pass
+        identity["at_once"] = at_once
+
+    def open_network(size: int | None, at_once: int) -> Predictors:
+        network = make_network(config, params, size, settings["flip"])
+        return batched_predictors(network, size, settings, at_once)
+
+    default = path / "eval" if path.is_dir() else Path(f"{path}-eval")
+    return Subject(open_network, settings, identity, at_once), default
+
+
+def _alone(arguments: Sequence[str], name: str) -> Subject:
+    """A predictor without a network."""
+    if arguments or not flags.FLAGS.output:
+        raise InputError(
+            f"--predictor {name} takes no run, and a folder for the results: "
+            f"mis-jax evaluate --predictor {name} --datasets NAME=FOLDER --output FOLDER."
+        )
+    settings = _settings(flags.FLAGS.config)
+    settings = {key: settings[key] for key in ("max_clicks", "target", "random")}
+    for field in flags.FLAGS["config"].override_values:
+        if field.removeprefix("eval.") not in settings:
+            raise InputError(f"--config.{field} has no effect on --predictor {name}; leave it out.")
+    make = ALONE[name]
+    identity = {"predictor": name, **make().settings}
+
+    def open_alone(size: int | None, at_once: int) -> Predictors:
+        return lambda: contextlib.nullcontext(make())
+
+    return Subject(open_alone, settings, identity, os.cpu_count() or 1)
+
+
+def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:
+    """The benchmarks of `--datasets`: NAME=FOLDER each, or NAME of one that was downloaded.
+
+    Raises:
+        InputError: for anything else.
+    """
+    if not pairs:
+        raise InputError("--datasets is missing: --datasets grabcut=FOLDER,mine=FOLDER.")
+    opened: dict[str, Benchmark] = {}
+    for pair in pairs:
+        name, given, folder = pair.partition("=")
+        if (
+            not re.fullmatch(r"[\w.-]+", name)
+            or (given and not folder)
+            or name in {*opened, "meta"}
+        ):
+            raise InputError(
+                f'--datasets: "{pair}" is not NAME=FOLDER with a name of its own of letters, '
+                'digits, ".", "_" and "-", other than meta.'
+            )
+        where = Path(folder).expanduser() if folder else benchmarks.default_folder(name)
+        opened[name] = benchmarks.open_benchmark(name, where)
+    return list(opened.values())
+
+
+def _settings(config: Any) -> dict:
+    """The run's own `eval` settings, those of a `--config` given, and overrides above both."""
+    flag = flags.FLAGS["config"]
+    chosen = flags.FLAGS.config.eval if flag.present else config.eval
+    settings = chosen.to_dict()
+    for field, value in flag.override_values.items():
+        group, _, name = field.partition(".")
+        if group != "eval":
+            raise InputError(f"--config.{field}: a finished run takes --config.eval fields only.")
+        settings[name] = value
+    return settings
+
+
+def _digest(params: Any) -> str:
+    """A fingerprint of every parameter."""
+    import jax
+
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _machine() -> dict:
+    import jax
+
+    device = jax.devices()[0]
+    return {
+        "device": f"{jax.device_count()} x {device.device_kind}",
+        "versions": {m.__name__: m.__version__ for m in (mis_jax, jax, np, cv2)},
+    }

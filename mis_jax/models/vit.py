@@ -1,0 +1,396 @@
+"""Plain Vision Transformer in NNX, with the attribute names of the PyTorch originals.
+
+The same blocks serve the feature extractors (DINO, DINOv2, MoCo v3), MAE's encoder and the backbone
+of SimpleClick. Architecture after `vision_transformer.py` of facebookresearch/dino and dinov2:
+pre-norm, LayerNorm eps 1e-6, exact GELU.
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from mis_jax.models import porting
+
+QUERY_CHUNK = 600  # queries at once on the CPU: keeps the scores of long sequences in the cache
+CUDNN_CAPABILITIES = ("8.0", "8.6", "8.9", "9.0", "10.0")  # NVIDIA GPUs with fused attention
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """Sizes of a ViT: channels, blocks, heads, patch, side of the grid it was trained on."""
+
+    dim: int
+    depth: int
+    heads: int
+    patch: int
+    grid: int
+    layer_scale: bool = False  # a factor per channel after attention and MLP
+    swiglu: bool = False  # a gated MLP
+
+
+VARIANTS = {
+    "dino-vits8": Variant(384, 12, 6, 8, 28),
+    "dino-vits16": Variant(384, 12, 6, 16, 14),
+    "dino-vitb8": Variant(768, 12, 12, 8, 28),
+    "dino-vitb16": Variant(768, 12, 12, 16, 14),
+    "dinov2-vits14": Variant(384, 12, 6, 14, 37, layer_scale=True),
+    "dinov2-vitb14": Variant(768, 12, 12, 14, 37, layer_scale=True),
+    "dinov2-vitl14": Variant(1024, 24, 16, 14, 37, layer_scale=True),
+    "dinov2-vitg14": Variant(1536, 40, 24, 14, 37, layer_scale=True, swiglu=True),
+    "mocov3-vits16": Variant(384, 12, 12, 16, 14),
+    "mocov3-vitb16": Variant(768, 12, 12, 16, 14),
+    "mae-vitb16": Variant(768, 12, 12, 16, 14),
+    "mae-vitl16": Variant(1024, 24, 16, 16, 14),
+    "mae-vith14": Variant(1280, 32, 16, 14, 16),
+}
+_UNUSED = {
+    "dino": porting.UNUSED_DINO,
+    "dinov2": porting.UNUSED_DINOV2,
+    "mocov3": porting.UNUSED_MOCOV3,
+    "mae": porting.UNUSED_MAE,
+}
+
+
+def attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Softmax attention; [B, N, H, D] each, `mask` bool [B, N] of the keys that count.
+
+    It is cuDNN's fused attention where `fits_cudnn` and nothing is masked, else that of XLA. On the
+    CPU, `jax.nn.dot_product_attention` is about twice as slow as dividing after the second product,
+    in chunks of queries where there are many.
+    """
+    if jax.default_backend() != "cpu":
+        if mask is None and fits_cudnn(jax.devices()[0], q.dtype, q.shape[-1]):
+            return jax.nn.dot_product_attention(q, k, v, implementation="cudnn")
+        keys = None if mask is None else mask[:, None, None, :]
+        return jax.nn.dot_product_attention(q, k, v, mask=keys)
+    q, k, v = (jnp.moveaxis(x, 2, 1) for x in (q, k, v))  # [B, H, N, D]
+    bias = 0.0 if mask is None else jnp.where(mask, 0.0, -1e30)[:, None, None, :].astype(q.dtype)
+    length = q.shape[2]
+    if length <= 2 * QUERY_CHUNK:
+        return jnp.moveaxis(_attend(q, k, v, bias), 1, 2)
+    chunks = math.ceil(length / QUERY_CHUNK)
+    size = math.ceil(length / chunks)
+    padded = jnp.pad(q, ((0, 0), (0, 0), (0, chunks * size - length), (0, 0)))
+    queries = jnp.moveaxis(padded.reshape(*q.shape[:2], chunks, size, -1), 2, 0)
+    out = jax.lax.map(lambda chunk: _attend(chunk, k, v, bias), queries)
+    out = jnp.moveaxis(out, 0, 2).reshape(*q.shape[:2], chunks * size, -1)[:, :, :length]
+    return jnp.moveaxis(out, 1, 2)
+
+
+def fits_cudnn(device: jax.Device, dtype: jax.typing.DTypeLike, channels: int) -> bool:
+    """Whether cuDNN's fused attention can run on a device for heads of so many channels.
+
+    It takes float16 and bfloat16, multiples of 8 channels up to 128, on NVIDIA GPUs of
+    `CUDNN_CAPABILITIES`; newer and older ones are left to XLA, as is what needs a newer cuDNN.
+    """
+    return (
+        device.platform == "gpu"
+        and getattr(device, "compute_capability", "") in CUDNN_CAPABILITIES
+        and dtype in (jnp.float16, jnp.bfloat16)
+        and channels % 8 == 0
+        and channels <= 128
+    )
+
+
+def _attend(q, k, v, bias):
+    scores = jnp.matmul(q * q.shape[-1] ** -0.5, jnp.swapaxes(k, -1, -2)) + bias
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(-1, keepdims=True)))
+    return jnp.matmul(weights, v) / weights.sum(-1, keepdims=True)
+
+
+@jax.custom_vjp
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact GELU by erf, in float32 inside.
+
+    `jax.nn.gelu` takes erfc, which is several times slower on the CPU and, as a TPU's compiler
+    counts its cycles, adds a quarter to a block's MLP. Far below 0 the two differ by some 1e-7.
+    """
+    wide = x.astype(jnp.float32)
+    return (wide * _normal_cdf(wide)).astype(x.dtype)
+
+
+def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    # The barrier has the factor computed again: waiting in memory for its turn takes longer.
+    wide = jax.lax.optimization_barrier(x).astype(jnp.float32)
+    density = np.float32((2 * np.pi) ** -0.5) * jnp.exp(-0.5 * wide * wide)
+    slope = _normal_cdf(wide) + wide * density
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    return 0.5 * (1 + jax.lax.erf(x * np.float32(0.5**0.5)))
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
+
+
+class PatchConv(nnx.Module):
+    """Convolution whose stride is its kernel size: a reshape and one matrix product.
+
+    [B, H, W, I] -> [B, H/k, W/k, O]; `kernel` is [k, k, I, O].
+    """
+
+    def __init__(self, din: int, dout: int, size: int, *, dtype, kernel_init, bias_init, rngs):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (size, size, din, dout), jnp.float32))
+        self.bias = nnx.Param(bias_init(rngs.params(), (dout,), jnp.float32))
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        k = self.kernel.shape[0]
+        b, c = x.shape[0], x.shape[3]
+        h, w = x.shape[1] // k, x.shape[2] // k
+        x = x[:, : h * k, : w * k].astype(self.dtype).reshape(b, h, k, w, k, c)
+        x = x.transpose(0, 1, 3, 2, 4, 5).reshape(b * h * w, k * k * c)
+        kernel = self.kernel[...].astype(self.dtype).reshape(k * k * c, -1)
+        return (x @ kernel + self.bias[...].astype(self.dtype)).reshape(b, h, w, -1)
+
+
+def torch_uniform(fan_in: int):
+    """PyTorch's default initialisation of convolutions: uniform in +-1/sqrt(fan_in)."""
+    bound = fan_in**-0.5
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+def patch_embed_init(dim: int, patch: int, channels: int = 3):
+    """MAE's initialisation: Xavier uniform of the kernel seen as a [p*p*channels, dim] matrix."""
+    bound = math.sqrt(6 / (dim + channels * patch * patch))
+    return lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound)
+
+
+class PatchEmbed(nnx.Module):
+    """Image [B, H, W, 3] -> patch tokens [B, H/p, W/p, D]."""
+
+    def __init__(self, patch: int, dim: int, *, dtype=jnp.float32, kernel_init=None, rngs):
+        kernel_init = kernel_init or patch_embed_init(dim, patch)
+        bias_init = torch_uniform(3 * patch * patch)
+        self.proj = PatchConv(
+            3, dim, patch, dtype=dtype, kernel_init=kernel_init, bias_init=bias_init, rngs=rngs
+        )
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.proj(x)
+
+
+class Linear(nnx.Linear):
+    """`nnx.Linear` over flattened tokens: twice as fast to differentiate on the CPU."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return super().__call__(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention with one packed projection, rows q, k, v."""
+
+    def __init__(self, dim: int, heads: int, *, dtype, rngs):
+        self.heads = heads
+        self.qkv = _linear(dim, 3 * dim, dtype, rngs)
+        self.proj = _linear(dim, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        b, n, dim = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads)
+        # Not three slices: of one transposition, a TPU's compiler fuses the scores' softmax.
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        out = attention(q, k, v, mask)
+        return self.proj(out.reshape(b, n, dim))
+
+
+class Mlp(nnx.Module):
+    """Two linear layers around an exact GELU."""
+
+    def __init__(self, dim: int, *, dtype, rngs):
+        self.fc1 = _linear(dim, 4 * dim, dtype, rngs)
+        self.fc2 = _linear(4 * dim, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.fc2(gelu(self.fc1(x)))
+
+
+class SwiGLU(nnx.Module):
+    """Gated MLP of DINOv2's giant: w3(silu(a) * b), where w12 gives a and b side by side."""
+
+    def __init__(self, dim: int, *, dtype, rngs):
+        hidden = math.ceil((8 * dim // 3) / 8) * 8
+        self.w12 = _linear(dim, 2 * hidden, dtype, rngs)
+        self.w3 = _linear(hidden, dim, dtype, rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        a, b = jnp.split(self.w12(x), 2, -1)
+        return self.w3(jax.nn.silu(a) * b)
+
+
+class LayerScale(nnx.Module):
+    """A factor per channel."""
+
+    def __init__(self, dim: int):
+        self.gamma = nnx.Param(jnp.ones(dim, jnp.float32))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x * self.gamma[...].astype(x.dtype)
+
+
+class Block(nnx.Module):
+    """Pre-norm transformer block; tokens [B, N, D]."""
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        *,
+        layer_scale: bool = False,
+        swiglu: bool = False,
+        dtype=jnp.float32,
+        rngs,
+    ):
+        self.norm1 = _layer_norm(dim, dtype, rngs)
+        self.attn = Attention(dim, heads, dtype=dtype, rngs=rngs)
+        self.ls1 = LayerScale(dim) if layer_scale else _identity
+        self.norm2 = _layer_norm(dim, dtype, rngs)
+        self.mlp = (SwiGLU if swiglu else Mlp)(dim, dtype=dtype, rngs=rngs)
+        self.ls2 = LayerScale(dim) if layer_scale else _identity
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        x = x + self.ls1(self.attn(self.norm1(x), mask))
+        return x + self.ls2(self.mlp(self.norm2(x)))
+
+
+class ViT(nnx.Module):
+    """Vision Transformer of `VARIANTS`; parameters named as in the published state dicts."""
+
+    def __init__(self, variant: Variant, *, dtype=jnp.float32, rngs):
+        v = variant
+        extras = {"layer_scale": v.layer_scale, "swiglu": v.swiglu}
+        self.cls_token = nnx.Param(_normal(rngs, (1, 1, v.dim)))
+        self.pos_embed = nnx.Param(_normal(rngs, (1, 1 + v.grid**2, v.dim)))
+        self.patch_embed = PatchEmbed(v.patch, v.dim, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(
+            [Block(v.dim, v.heads, **extras, dtype=dtype, rngs=rngs) for _ in range(v.depth)]
+        )
+        self.norm = _layer_norm(v.dim, dtype, rngs)
+
+    def __call__(
+        self,
+        image: jax.Array,
+        pos_embed: jax.Array,
+        mask: jax.Array | None = None,
+        final_norm: bool = True,
+    ) -> jax.Array:
+        """Patch features of normalised images.
+
+        Args:
+            image: float [B, H, W, 3], ImageNet-normalised, sides multiples of the patch.
+            pos_embed: float [B or 1, 1 + h*w, D], see `resize_pos_embed`.
+            mask: bool [B, 1 + h*w] of the tokens that count; None: all.
+            final_norm: False returns the tokens before the last LayerNorm.
+
+        Returns:
+            [B, h, w, D], the class token dropped.
+        """
+        x = self.patch_embed(image)
+        b, h, w, dim = x.shape
+        cls = jnp.broadcast_to(self.cls_token[...].astype(x.dtype), (b, 1, dim))
+        x = jnp.concatenate([cls, x.reshape(b, h * w, dim)], 1) + pos_embed.astype(x.dtype)
+        for block in self.blocks:
+            x = block(x, mask)
+        x = self.norm(x) if final_norm else x
+        return x[:, 1:].reshape(b, h, w, dim)
+
+
+@functools.cache  # seconds for forty blocks
+def abstract(variant: Variant) -> tuple[nnx.GraphDef, dict]:
+    """A ViT, nothing computed: its graph, and a nested dict of `jax.ShapeDtypeStruct`."""
+    module = nnx.eval_shape(lambda: ViT(variant, rngs=nnx.Rngs(0)))
+    graphdef, shapes = nnx.split(module)
+    return graphdef, nnx.to_pure_dict(shapes)
+
+
+def port_published(model: str, state_dict: Mapping[str, np.ndarray]) -> dict:
+    """Parameters of the ViT `model`, a key of `VARIANTS`, from a published state dict.
+
+    Returns:
+        Nested dict of float32 arrays, as `abstract(VARIANTS[model])` has it.
+
+    Raises:
+        InputError: keys are missing, left over, or of another shape; it names them.
+    """
+    _, shapes = abstract(VARIANTS[model])
+    return porting.port(tensors_of(model, state_dict), shapes, _UNUSED[model.partition("-")[0]])
+
+
+def tensors_of(model: str, state_dict: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A published state dict of `model` with the names of the original's class.
+
+    MoCo v3's encoder loses its prefix (MIS `mis/model/feature_extractor.py`), and timm's names of
+    the gated MLP, `fc1` and `fc2`, become DINOv2's `w12` and `w3`. All else is named so already.
+    """
+    return {_original_name(model, key): x for key, x in state_dict.items()}
+
+
+def _original_name(model: str, key: str) -> str:
+    if model.startswith("mocov3-"):
+        key = key.removeprefix("module.base_encoder.")
+    if VARIANTS[model].swiglu:
+        key = key.replace(".mlp.fc1.", ".mlp.w12.").replace(".mlp.fc2.", ".mlp.w3.")
+    return key
+
+
+def resize_pos_embed(
+    pos_embed: jax.Array, grid: tuple[int, int], mode: str = "bicubic_offset"
+) -> jax.Array:
+    """Position embeddings [1, 1 + g*g, D] for another grid: [1, 1 + h*w, D], the class row kept.
+
+    Modes: "bicubic_offset" is DINO's (PyTorch bicubic, scale factor (h + 0.1) / g, sampling
+    positions from that factor); "bicubic" samples at g / h exactly (MAE, SimpleClick); "bilinear"
+    is what the MIS paper says. None of them antialiases.
+    """
+    side = math.isqrt(pos_embed.shape[1] - 1)
+    if grid == (side, side):
+        return pos_embed
+    if mode not in ("bicubic_offset", "bicubic", "bilinear"):
+        raise ValueError(f'pos_interp "{mode}": must be bicubic_offset, bicubic or bilinear')
+    dim = pos_embed.shape[-1]
+    offset = 0.1 if mode == "bicubic_offset" else 0.0
+    table = jax.image.scale_and_translate(
+        pos_embed[0, 1:].reshape(side, side, dim),
+        (*grid, dim),
+        (0, 1),
+        jnp.asarray([(n + offset) / side for n in grid], jnp.float32),
+        jnp.zeros(2, jnp.float32),
+        "bilinear" if mode == "bilinear" else "cubic-pytorch",
+        antialias=False,
+    )
+    return jnp.concatenate([pos_embed[:, :1], table.reshape(1, -1, dim)], 1)
+
+
+def sincos_pos_embed(dim: int, side: int) -> np.ndarray:
+    """Fixed 2-D sine-cosine table [1, 1 + side*side, dim] float32, the class row zero (MAE)."""
+    omega = 10000.0 ** -(np.arange(dim // 4) / (dim / 4))
+    angles = np.arange(side)[:, None] * omega
+    axis = np.concatenate([np.sin(angles), np.cos(angles)], 1)  # [side, dim/2]
+    columns = np.broadcast_to(axis[None], (side, side, dim // 2))
+    rows = np.broadcast_to(axis[:, None], (side, side, dim // 2))
+    table = np.concatenate([columns, rows], -1).reshape(side * side, dim)
+    return np.concatenate([np.zeros((1, dim)), table])[None].astype(np.float32)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+    return x
+
+
+def _linear(din: int, dout: int, dtype, rngs) -> Linear:
+    init = nnx.initializers.xavier_uniform()
+    return Linear(din, dout, dtype=dtype, kernel_init=init, rngs=rngs)
+
+
+def _layer_norm(dim: int, dtype, rngs) -> nnx.LayerNorm:
+    return nnx.LayerNorm(dim, epsilon=1e-6, use_fast_variance=False, dtype=dtype, rngs=rngs)
+
+
+def _normal(rngs, shape) -> jax.Array:
+    return 0.02 * jax.random.normal(rngs.params(), shape, jnp.float32)

@@ -1,0 +1,6 @@
+from . import quickstart, report
+
+__all__ = [
+    "quickstart",
+    "report",
+]

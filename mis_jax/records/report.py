@@ -1,0 +1,87 @@
+"""What became of the images of a `mis-jax propose`, and what their merge trees are like."""
+
+import dataclasses
+import itertools
+import statistics
+
+import numpy as np
+
+from mis_jax.proposals import Tree
+
+AREA_EDGES = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 1.0)  # of the report, fractions of the image
+LARGE = 0.05  # the report counts proposals over this fraction, which Algorithm 2 accepts
+NAMED = 20  # skipped images that the printed summary names
+
+
+@dataclasses.dataclass
+class Report:
+    """What became of some images; the file beside each shard holds one as JSON.
+
+    The lists of integers have one entry a tree.
+    """
+
+    skipped: list[list[str]] = dataclasses.field(default_factory=list)  # [id, reason]
+    patches: list[int] = dataclasses.field(default_factory=list)
+    large: list[int] = dataclasses.field(default_factory=list)  # proposals over LARGE
+    depths: list[int] = dataclasses.field(default_factory=list)
+    areas: list[int] = dataclasses.field(default_factory=lambda: [0] * (len(AREA_EDGES) - 1))
+    seconds: float = 0.0
+
+    def add(self, other: "Report") -> None:
+        """Takes in what another report says."""
+        for name in ("skipped", "patches", "large", "depths"):
+            getattr(self, name).extend(getattr(other, name))
+        self.areas = [a + b for a, b in zip(self.areas, other.areas, strict=True)]
+        self.seconds += other.seconds
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """All finished shards of a folder: of this run, of runs before it, and of other processes."""
+
+    folder: str
+    shards: int  # of the whole set of images
+    finished: int  # shards that are there
+    images: int  # records in them
+    images_per_second: float  # of one process
+    ignored: dict[str, int]  # files of the folder that do not look like images, by suffix
+    report: Report
+
+    def __str__(self) -> str:
+        there = f"{self.finished} of {self.shards} shards"
+        lines = [f"{self.images:,} images in {there}: {self.folder}"]
+        skipped = self.report.skipped
+        if skipped:
+            lines.append(f"skipped {len(skipped):,} that cannot be used (skipped.txt names them):")
+            lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
+            lines += [f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else []
+        if self.ignored:
+            kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())
+            lines.append(f"ignored files that do not look like images: {kinds}")
+        lines.append(f"{self.images_per_second:.1f} images/s")
+        return "\n".join(lines + (describe_trees(self.report) if self.images else []))
+
+
+def describe(tree: Tree) -> Report:
+    """The report of one tree. Proposals are the merged regions without the whole image."""
+    fractions = tree.areas()[tree.n : tree.root] / tree.n
+    return Report(
+        patches=[tree.n],
+        large=[int((fractions > LARGE).sum())],
+        depths=[int(tree.depths().max())],
+        areas=np.histogram(fractions, AREA_EDGES)[0].tolist(),
+    )
+
+
+def describe_trees(report: Report) -> list[str]:
+    """Lines of text: sizes and depths of the trees, and their proposals by area."""
+    patches, large, depth = map(statistics.median, (report.patches, report.large, report.depths))
+    lines = [
+        f"trees: {patches:g} patches, {large:g} proposals over {LARGE:.0%} of the image, depth "
+        f"{depth:g} (medians); deepest {max(report.depths)}",
+        "proposals by area",
+    ]
+    total = max(sum(report.areas), 1)  # a single patch has no proposal
+    for (low, high), count in zip(itertools.pairwise(AREA_EDGES), report.areas, strict=True):
+        lines.append(f"{low:>5.0%} to {high:>4.0%} {count:>12,} {count / total:>7.2%}")
+    return lines

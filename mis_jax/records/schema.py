@@ -1,0 +1,231 @@
+"""The only on-disk schema: an image and its merge tree, or its labelled objects, in shards."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgpack
+from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
+
+from mis_jax.datasets import Objects
+from mis_jax.errors import InputError
+from mis_jax.files import publish, write_file
+from mis_jax.proposals import Tree
+
+VERSION = 1
+OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
+INDEX = "propose.json"  # what a folder of shards is made of; see propose.py
+_FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
+_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}  # the last field, by version
+_SHARD = re.compile(r"trees-(\d{5,})-of-(\d{5,})\.array_record")
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One image, and what its targets are drawn from."""
+
+    id: str  # path of the image file, posix, below the folder that was proposed
+    image: bytes  # JPEG or PNG, see images.decode
+    height: int  # of the image, pixels
+    width: int
+    tree: Tree | Objects
+
+
+def encode(record: Record) -> bytes:
+    """The bytes of a record; equal records give equal bytes."""
+    version = OBJECTS if isinstance(record.tree, Objects) else VERSION
+    fields = {"version": version, "id": record.id, "image": record.image}
+    fields |= {"height": record.height, "width": record.width}
+    fields |= {_PARTS[version][0]: record.tree.to_bytes()}
+    return msgpack.packb(fields)
+
+
+def decode(data: bytes) -> Record:
+    """The record that `encode` made these bytes of.
+
+    Raises:
+      InputError: if the bytes are damaged, or written by another version.
+    """
+    try:
+        fields = msgpack.unpackb(data)
+    except (ValueError, msgpack.exceptions.UnpackException):
+        fields = None
+    version = fields.get("version", VERSION) if isinstance(fields, dict) else VERSION
+    if version not in (VERSION, OBJECTS):
+        raise InputError(
+            f"a record has version {version}, and this mis_jax reads version {VERSION} (trees) and "
+            f"{OBJECTS} (objects); propose again into a new folder."
+        )
+    name, kind = _PARTS[version]
+    types = {k: type(v) for k, v in fields.items()} if isinstance(fields, dict) else {}
+    if types != _FIELDS | {name: bytes} or min(fields["height"], fields["width"]) < 1:
+        raise InputError("a record is damaged; delete its shard and propose again.")
+    tree = kind.from_bytes(fields[name])
+    return Record(fields["id"], fields["image"], fields["height"], fields["width"], tree)
+
+
+def shard_name(shard: int, shards: int) -> str:
+    """File name of a shard, counted from 0: trees-00003-of-00015.array_record."""
+    return f"trees-{shard:05d}-of-{shards:05d}.array_record"
+
+
+def shard_files(folder: str | Path) -> list[str]:
+    """Paths of all shards of a folder, in order.
+
+    Raises:
+      InputError: if the folder has none, not all, or shards of two different runs.
+    """
+    matches = [m for m in map(_SHARD.fullmatch, sorted(_names(folder))) if m]
+    totals = {int(m[2]) for m in matches}
+    if len(totals) > 1:
+        raise InputError(f"{folder} mixes shards of runs of {sorted(totals)} shards; use one run.")
+    total = totals.pop() if totals else read_index(folder).get("shards", 0)
+    if not total:
+        raise InputError(f"{folder} holds no records; make them: {_command(folder)}")
+    if len(matches) < total:
+        remedy = f"finish with: {_command(folder)}"
+        raise InputError(f"{folder} holds {len(matches)} of {total} shards; {remedy}")
+    return [str(Path(folder, m[0])) for m in matches]
+
+
+def read_records(folder: str | Path) -> Iterator[Record]:
+    """All records of a folder, in the order in which they were proposed.
+
+    Raises:
+      InputError: names the shard that is missing or damaged.
+    """
+    for path in shard_files(folder):
+        reader = open_shard(path)
+        try:
+            for index in range(reader.num_records()):
+                yield decode(reader.read([index])[0])
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+        except RuntimeError as error:  # the checksum of a record
+            raise InputError(f"{path} is damaged; delete it and propose again.") from error
+        finally:
+            reader.close()
+
+
+def open_shard(path: str | Path) -> ArrayRecordReader:
+    """A reader of one shard; InputError if the file is missing, truncated or no shard.
+
+    ArrayRecordReader itself takes such a file for one without records.
+    """
+    reader = ArrayRecordReader(str(path))
+    if not reader.ok():
+        raise InputError(f"{path} is missing or damaged; delete it and propose again.")
+    return reader
+
+
+class ShardWriter:
+    """Writes a shard that appears under its name only when it is complete and on the disk.
+
+    A context manager: without `commit`, nothing is left of it. Failures are OSError with filename.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = Path(path)
+        self._partial = Path(f"{path}.{secrets.token_hex(4)}.partial")
+        self._writer = ArrayRecordWriter(str(self._partial), "group_size:1,uncompressed")
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Adds one encoded record."""
+        self._call(lambda: self._writer.write(data))
+
+    def commit(self) -> None:
+        """Gives the shard its name, and clears what killed runs left of it."""
+        self._call(self._writer.close)
+        publish(self._partial, self._path)
+        for leftover in self._path.parent.glob(f"{self._path.name}.*.partial"):
+            leftover.unlink(missing_ok=True)
+
+    def __exit__(self, *_) -> None:
+        if self._writer.is_open():
+            with contextlib.suppress(RuntimeError):  # what was wrong has been raised before
+                self._writer.close()
+        self._partial.unlink(missing_ok=True)
+
+    def _call(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except RuntimeError as error:
+            raise _os_error(error, self._path) from error
+
+
+def begin(folder: str | Path, index: dict) -> None:
+    """Makes a folder and writes its index, or checks that an index begun before says the same.
+
+    Args:
+      folder: for the shards.
+      index: {"version", "shards", "images": how many, "digest": of their names and sizes,
+        "settings": {name: value}, "source": where the images are, which may change, "command":
+        other than propose, that makes the records}.
+
+    Raises:
+      InputError: says what differs.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    old = read_index(folder)
+    if not old:
+        write_file(Path(folder, INDEX), json.dumps(index, indent=1))
+        return
+    then = {k: old.get(k) for k in ("version", "images")} | (old.get("settings") or {})
+    now = {k: index[k] for k in ("version", "images")} | index["settings"]
+    changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
+    if not changes and old.get("digest") != index["digest"]:
+        changes = ["as many images, of other names or sizes"]
+    if changes:
+        raise InputError(
+            f"{folder} was begun with other images or settings ({'; '.join(changes)}); "
+            "give another --records folder, or delete this one."
+        )
+
+
+def read_index(folder: str | Path) -> dict:
+    """The index of a folder of shards; empty if it has none.
+
+    Raises:
+      InputError: if it is damaged.
+    """
+    path = Path(folder, INDEX)
+    try:
+        index = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        index = None
+    if not isinstance(index, dict) or type(index.get("shards")) is not int:
+        raise InputError(f"{path} is damaged; delete {folder} and run mis-jax propose again.")
+    return index
+
+
+def _names(folder: str | Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{folder} is no folder; make it: {_command(folder)}") from None
+
+
+def _command(folder: str | Path) -> str:
+    index = read_index(folder) if Path(folder).is_dir() else {}
+    command, source = index.get("command", "propose"), index.get("source", "IMAGES")
+    return f"mis-jax {command} {source} --records {folder}"
+
+
+def _os_error(error: RuntimeError, path: Path) -> OSError:
+    """What the writer, which knows only RuntimeError, wants to say."""
+    text = str(error)
+    for number in errno.errorcode:
+        if os.strerror(number) in text:
+            return OSError(number, os.strerror(number), str(path))
+    return OSError(errno.EIO, text, str(path))

@@ -1,0 +1,194 @@
+"""BINARY: records of merge trees -> a trained click model, its checkpoints and metrics.
+
+`mis-jax train IMAGES_OR_RECORDS --workdir RUN [--config NAME --config.field=value]`. Everything
+between two batches is one compiled program: simulated clicks, augmentation, losses, update. A run
+stopped at any moment goes on from its last checkpoint, with the batches it would have seen.
+"""
+
+import contextlib
+import math
+import pathlib
+from collections.abc import Iterator, Sequence
+
+import jax
+from absl import flags
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict
+from orbax.checkpoint import v1 as ocp
+
+from mis_jax import features, options, records
+from mis_jax.errors import InputError, Stopped
+from mis_jax.models import licences, loading
+from mis_jax.records import propose
+from mis_jax.training import checkpoint, monitor, sharding, signals
+from mis_jax.training.input import train_stream
+from mis_jax.training.train_step import EXPLODED, State, make_look, make_step
+
+FREE = (  # fields that may change when a run is resumed
+    "train.log_every", "train.checkpoint_every", "train.keep", "train.picture_every",
+    "train.noc_every", "train.noc_objects", "train.tensorboard", "data.threads", "data.prefetch",
+    "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
+)  # fmt: skip
+
+
+def define_flags() -> None:
+    """The flags of `mis-jax train`."""
+    flags.DEFINE_string("workdir", "", "The run's folder; a run that is there is resumed.")
+    found = "host:port of process 0, where no launcher says it, or auto."
+    flags.DEFINE_string("coordinator", "", found)
+    flags.DEFINE_integer("num_processes", 1, "Processes of the run, with --coordinator.")
+    flags.DEFINE_list("held_out", [], "NAME=FOLDER, ...: objects whose NoC is shown on the way.")
+    flags.DEFINE_integer("process_id", 0, "Number of this process, with --coordinator.")
+    options.define_config("sbd_vitb16")
+
+
+def main(argv: list[str]) -> None:
+    """Trains on argv[1]: a folder of records, or images to make records of first."""
+    if len(argv) != 2 or not flags.FLAGS.workdir:
+        raise InputError("usage: mis-jax train IMAGES_OR_RECORDS --workdir RUN [--config NAME].")
+    f = flags.FLAGS
+    sharding.start(f.coordinator, f.num_processes, f.process_id)
+    run = pathlib.Path(f.workdir)
+    if run.is_file():
+        raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
+    if not jax.config.jax_compilation_cache_dir:  # a run that goes on need not compile again
+        jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
+    train(shards(argv[1], run, f.config), run, f.config, f.held_out)
+
+
+def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
+    """The shards of a records folder; of images, they are made first, in RUN/records."""
+    if (pathlib.Path(source) / records.INDEX).exists():
+        return records.shard_files(source)
+    folder = run / "records"
+    summary = propose.propose(
+        source,
+        folder,
+        extractor=features.make_extractor(**config.features),
+        batch_size=config.features.batch_size,
+        shard=(jax.process_index(), jax.process_count()),
+        **config.propose,
+    )
+    if jax.process_index() == 0:
+        print(summary)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("records")
+    return records.shard_files(folder)
+
+
+def train(
+    files: list[str], run: pathlib.Path, config: ConfigDict, held_out: Sequence[str] = ()
+) -> State:
+    """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one.
+
+    Args:
+        files: shards of records.
+        run: the run's folder.
+        config: see mis_jax/config.py.
+        held_out: NAME=FOLDER of benchmarks, clicked on every `config.train.noc_every` steps.
+
+    Raises:
+        InputError: a run that is there has another config or size, a checkpoint cannot be written
+            or read, or the loss is not finite or explodes; what the run had before is kept.
+        Stopped: after SIGTERM or a preemption notice; the run has saved.
+    """
+    checkpoint.agree(run, config, FREE)
+    mesh = sharding.make_mesh(config.mesh.fsdp)
+    if bool(held_out) != bool(config.train.noc_every):
+        raise InputError("--held_out and config.train.noc_every need each other; give both.")
+    clicked = monitor.HeldOut(held_out, config) if held_out else None
+    step_fn, init, shapes, places = make_step(config, mesh)
+    stream = make_stream(files, config)
+    with contextlib.closing(stream), checkpoint.writing(run):
+        run.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
+            checkpoint.write_config(run, config)
+        with checkpoint.checkpointer(
+            run, config.train.checkpoint_every, config.train.keep
+        ) as saver:
+            state = _restore(saver, run, shapes, places, stream) or init()
+            return _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
+
+
+def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:
+    """This process's part of the training stream of `config.data` and `config.clicks`."""
+    batch = config.optim.batch_size
+    if batch % (jax.device_count() * config.optim.accumulate):
+        raise InputError(
+            f"config.optim.batch_size={batch} is no multiple of the {jax.device_count()} devices "
+            f"times config.optim.accumulate={config.optim.accumulate}."
+        )
+    return train_stream(
+        files,
+        seed=config.seed,
+        batch_size=batch,
+        shard=(jax.process_index(), jax.process_count()),
+        max_points=config.clicks.max_points,
+        gamma=config.clicks.gamma,
+        **config.data,
+    )
+
+
+def _loop(
+    state, step_fn, stream, saver, run: pathlib.Path, config: ConfigDict, mesh, held_out
+) -> State:
+    """Steps until done. Metrics are read one step late, so that the device rarely waits."""
+    first, steps, fields = int(state["step"]), config.optim.steps, config.train
+    place = sharding.batch_sharding(mesh)
+    look = make_look(config, mesh) if fields.picture_every else None
+    pending = []
+    with signals.Signals() as asked, monitor.Monitor(run, config, first) as shown:
+        if first >= steps:
+            shown.say(f"{run} has been trained for {first} steps; config.optim.steps is no more.")
+        for step in range(first + 1, steps + 1):
+            shown.before(step, asked.trace())
+            host = next(stream)
+            batch = sharding.to_devices(host, place)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, metrics = step_fn(state, batch)
+            pending.append((step, metrics, host))
+            stopping = asked.stop(step)
+            # All is reported before a checkpoint: none is kept of a step that went wrong, and a
+            # killed run's metrics reach as far as its checkpoint.
+            saves = stopping or step == steps or step % fields.checkpoint_every == 0
+            while len(pending) > (0 if saves else 1):
+                _report(shown, run, state, *pending.pop(0))
+            if saves:
+                items = {**state, "data": stream.get_state()}
+                said = licences.origin(config)
+                saver.save_checkpointables_async(step, items, force=True, custom_metadata=said)
+            if look and step % fields.picture_every == 0:
+                shown.picture(step, jax.device_get(look(state["params"], step, batch)))
+            if held_out and step % fields.noc_every == 0:
+                shown.noc(step, held_out(sharding.gathered(state.get("ema", state["params"]))))
+            if stopping and step < steps:
+                saver.wait()
+                raise Stopped(f"stopped and saved at step {step} of {run}")
+    return state
+
+
+def _report(shown: monitor.Monitor, run: pathlib.Path, state, step, metrics, host: dict) -> None:
+    """Shows the metrics of a step; one that went wrong ends the run, and leaves what it saw."""
+    values = {k: round(float(v), 7) for k, v in jax.device_get(metrics).items()}
+    shown.step(step, values)
+    bad = [k for k in ("loss", "grad_norm") if not math.isfinite(values[k])]
+    if not bad and values["loss"] < EXPLODED:
+        return
+    name, folder = (bad or ["loss"])[0], run / "failed" / str(step)
+    checkpoint.save_failed(folder, state, host)
+    raise InputError(
+        f"{name} is {values[name]} at step {step} (records {sorted(map(int, host['index']))}); the "
+        f"last checkpoint is kept, and the state before this step and its batch are in {folder}: "
+        "train in a new --workdir with a lower config.optim.lr."
+    )
+
+
+def _restore(saver: ocp.training.Checkpointer, run, shapes, places, stream) -> State | None:
+    if saver.latest is None:
+        return None
+    abstract = jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes, places
+    )
+    state = loading.restore(run, saver.latest.step, {**abstract, "data": None})
+    stream.set_state(state.pop("data"))
+    return state

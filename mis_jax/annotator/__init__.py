@@ -6,7 +6,3 @@ Out:  OUTPUT/masks/NAME.png, 255 on the object and 0 elsewhere, as large as the 
 Begin with session.py; server.py is the web application and the command, page.* what the browser
 gets.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

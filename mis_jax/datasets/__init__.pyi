@@ -1,4 +1,4 @@
-from . import benchmarks, coco, images, objects, sbd, scenes, tfds, tfds_builders
+from . import benchmarks, images, sbd, scenes
 from .benchmarks import open_benchmark
 from .images import read_image
 from .objects import Objects, without_buggy
@@ -9,15 +9,11 @@ __all__ = [
     "Objects",
     "Sample",
     "benchmarks",
-    "coco",
     "count_left_out",
     "images",
-    "objects",
     "open_benchmark",
     "read_image",
     "sbd",
     "scenes",
-    "tfds",
-    "tfds_builders",
     "without_buggy",
 ]

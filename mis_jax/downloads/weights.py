@@ -8,7 +8,7 @@ from pathlib import Path
 from mis_jax.downloads.fetch import File, fetch, verify
 from mis_jax.errors import InputError
 from mis_jax.files import cache_folder, locked
-from mis_jax.models import LICENCES, state_dicts, vit
+from mis_jax.models import licences, state_dicts, vit
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,24 @@ def _timm(name: str) -> File:
 
 def _dino(folder: str, digest: str, mirror: str, size: int = 0) -> Source:
     official = _published(f"dino/{folder}/{folder}.pth", digest, size)
-    return Source(LICENCES["dino"], (official, _timm(f"{mirror}.dino")))
+    return Source(licences.LICENCES["dino"], (official, _timm(f"{mirror}.dino")))
 
 
 def _dinov2(size: str, mirror: str, digest: str = "", length: int = 0) -> Source:
     official = _published(f"dinov2/dinov2_{size}/dinov2_{size}_pretrain.pth", digest, length)
-    return Source(LICENCES["dinov2"], (official, _timm(f"{mirror}_patch14_dinov2.lvd142m")))
+    return Source(
+        licences.LICENCES["dinov2"], (official, _timm(f"{mirror}_patch14_dinov2.lvd142m"))
+    )
 
 
 def _mae(size: str, digest: str, mirror: str) -> Source:
     official = _published(f"mae/pretrain/mae_pretrain_vit_{size}.pth", digest)
-    return Source(LICENCES["mae"], (official, _timm(f"{mirror}.mae")))
+    return Source(licences.LICENCES["mae"], (official, _timm(f"{mirror}.mae")))
 
 
 def _mocov3(size: str) -> Source:
     file = _published(f"moco-v3/{size}-300ep/{size}-300ep.pth.tar")
-    return Source(LICENCES["mocov3"], (file,))
+    return Source(licences.LICENCES["mocov3"], (file,))
 
 
 # MD5 prefixes: of MAE from its README.md, of DINO from oml/models/vit_dino/extractor.py of OML.

@@ -1,15 +1,11 @@
-from . import clicker, clicking, compare, evaluate, figures, metrics, published, results, tables
+from . import clicker, clicking, evaluate, metrics, tables
 from .metrics import noc
 
 __all__ = [
     "clicker",
     "clicking",
-    "compare",
     "evaluate",
-    "figures",
     "metrics",
     "noc",
-    "published",
-    "results",
     "tables",
 ]

@@ -1,11 +1,8 @@
 from . import descriptor
-from .extractors import EmbeddedExtractor, Extractor, make_extractor
-from .vit_extractor import VitExtractor
+from .extractors import Extractor, make_extractor
 
 __all__ = [
-    "EmbeddedExtractor",
     "Extractor",
-    "VitExtractor",
     "descriptor",
     "make_extractor",
 ]

@@ -1,9 +1,5 @@
-from . import inspect, measure, oracle, page, survey
+from . import page
 
 __all__ = [
-    "inspect",
-    "measure",
-    "oracle",
     "page",
-    "survey",
 ]

@@ -1,13 +1,8 @@
-from . import export, licences, loading, official, porting, simpleclick, state_dicts, vit
-from .licences import LICENCES
+from . import licences, loading, simpleclick, state_dicts, vit
 
 __all__ = [
-    "LICENCES",
-    "export",
     "licences",
     "loading",
-    "official",
-    "porting",
     "simpleclick",
     "state_dicts",
     "vit",

@@ -1,4 +1,3 @@
-from . import sampling, ward
 from .snapping import snap
 from .tree import Tree, build_tree, nearest_patches
 
@@ -6,7 +5,5 @@ __all__ = [
     "Tree",
     "build_tree",
     "nearest_patches",
-    "sampling",
     "snap",
-    "ward",
 ]

@@ -5,7 +5,3 @@ Out:  OUTPUT/report.html, and all that it is made of: images, records, run, resu
 
 Begin with quickstart.py.
 """
-
-import lazy_loader
-
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

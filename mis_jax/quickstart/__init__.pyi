@@ -1,6 +1,0 @@
-from . import quickstart, report
-
-__all__ = [
-    "quickstart",
-    "report",
-]

@@ -73,7 +73,7 @@ def load(choice: str | os.PathLike[str]) -> ConfigDict:
 
 
 def _folder() -> Path:
-    """`mis_jax/configs` of an installed wheel, or `configs/` of the repository."""
+    """`configs/` of the repository, which an installed wheel has inside the package."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parents[1] / "configs"
 

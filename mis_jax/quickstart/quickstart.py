@@ -54,7 +54,7 @@ def quickstart(output: Path, config: ConfigDict) -> Path:
 
     Args:
         output: a new folder, or one in which the same quickstart was begun before.
-        config: that of `mis_jax/configs/quickstart.py`, or another with its `quickstart` fields.
+        config: that of `configs/quickstart.py`, or another with its `quickstart` fields.
 
     Raises:
         InputError: the folder holds something else, or was begun with another config.

@@ -3,7 +3,7 @@
 In:   shards of records, and a config.
 Out:  a run folder: config.json, metrics.jsonl, checkpoints/STEP/, and what was asked for besides.
 
-Begin with step.py, one compiled program, or train.py, the loop around it. Samples come from
+Begin with train_step.py, one compiled program, or train.py, the loop around it. Samples come from
 input.py (augment.py, first_clicks.py); next_clicks.py clicks on the model's own errors in the step.
 """
 

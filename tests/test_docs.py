@@ -1,0 +1,47 @@
+"""What the documents name is there: paths, links, commands and configs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from mis_jax import config
+from mis_jax.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+KINDS = (".md", ".py", ".pyi", ".sh", ".yaml", ".yml", ".toml", ".cff", ".html")
+PATH = re.compile(r"(?<![\w/.$-])(?:mis_jax(?!/\.venv)|tools|configs|tests|docs)/[\w./*-]*[\w*]")
+
+
+def written():
+    """The project's files of text, but for the tests."""
+    folders = ("mis_jax", "configs", "tools", "docs", "results")
+    found = [*ROOT.glob("*"), *(p for folder in folders for p in (ROOT / folder).rglob("*"))]
+    return sorted(str(p.relative_to(ROOT)) for p in found if p.suffix in KINDS)
+
+
+DOCUMENTS = [name for name in written() if name.endswith(".md")]
+
+
+@pytest.mark.parametrize("name", written())
+def test_paths_exist(name):
+    """Every `mis_jax/...`, `tools/...`, `configs/...`, `tests/...` and `docs/...` that is named."""
+    for path in PATH.findall((ROOT / name).read_text("utf-8")):
+        if not re.search(r"\b[A-Z]{2,}\b", path):  # NAME stands for one
+            assert list(ROOT.glob(path)), path
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_lead_somewhere(name):
+    for target in re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text("utf-8")):
+        if "://" not in target:
+            assert (ROOT / name).parent.joinpath(target).exists(), target
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_and_configs_exist(name):
+    text = (ROOT / name).read_text("utf-8")
+    for word in re.findall(r"(?:bin/mis-jax|^mis-jax|`mis-jax|-m mis_jax) ([a-z]+)\b", text, re.M):
+        assert word in COMMANDS, word
+    for word in re.findall(r"--config[ =]([\w]+)\b(?!\.py|/)", text):
+        assert word in config.names() or word == "NAME", word

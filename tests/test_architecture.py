@@ -17,6 +17,7 @@ import mis_jax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mis_jax"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
+TOOLS = sorted((ROOT / "tools").rglob("*.py"))
 ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
 LAYERS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
 
@@ -104,6 +105,13 @@ def test_experiments_need_settings_only():
     for file in (ROOT / "configs").glob("*.py"):
         for module, name, _ in imports(file):
             assert (module, name) == ("mis_jax", "config"), file
+
+
+@pytest.mark.parametrize("file", TOOLS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_tools_import_what_is_there(file):
+    for module, name, _ in imports(file):
+        found = importlib.import_module(module)
+        assert hasattr(found, name) or importlib.import_module(f"{module}.{name}")
 
 
 def test_importing_the_package_is_instant():

@@ -295,16 +295,15 @@ def _their_parts() -> list[tuple[str, object, str]]:
 def _our_parts() -> list[tuple[str, object, str]]:
     from mis_jax.evaluation import clicker
     from mis_jax.predictors import network
-    from mis_jax.predictors import network as predictor
 
     return [
         ("user", clicker, "next_click"),
         ("image", network.Predictor, "set_image"),
-        ("region", predictor, "next_roi"),
+        ("region", network, "next_roi"),
         ("to the network", network.Predictor, "click"),
         ("flip", sys.modules[__name__], "run_flip"),
-        ("sigmoid", predictor, "sigmoid"),
-        ("from the network", predictor, "restore"),
+        ("sigmoid", network, "sigmoid"),
+        ("from the network", network, "restore"),
         ("IoU", clicker, "iou"),
     ]
 

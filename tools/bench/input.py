@@ -34,7 +34,7 @@ import numpy as np
 import published
 
 from mis_jax import config
-from mis_jax.proposals import tree
+from mis_jax.proposals import sampling, tree
 from mis_jax.records import schema
 from mis_jax.training import augment, input
 from mis_jax.training import first_clicks as clicks
@@ -56,7 +56,8 @@ STAGES = (  # what is timed of ours: stage, holder and name of a function
 RELEASED = (  # functions that do their work without Python's lock; there are more
     *((cv2, name) for name in ("imdecode", "cvtColor", "warpAffine", "erode", "dilate")),
     *((augment, name) for name in ("_look_up", "_recolour")),
-    *((tree, name) for name in ("_is_tree", "_layout", "_sample_top_down")),
+    *((tree, name) for name in ("_is_tree", "_layout")),
+    (sampling, "_top_down"),
     (clicks, "_pick"),
 )
 LIBRARIES = ("grain", "numba", "numpy", "opencv-python", "opencv-python-headless",

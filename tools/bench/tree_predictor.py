@@ -15,7 +15,7 @@ from mis_jax.evaluation import clicker, evaluate, metrics
 from mis_jax.evaluation.metrics import bootstrap_interval
 from mis_jax.features.descriptor import embedded
 from mis_jax.predictors.merge_trees import TreePredictor
-from mis_jax.proposals.snap import snap
+from mis_jax.proposals import snap
 from mis_jax.proposals.tree import build_tree
 
 STRIDE = 2  # pixels, of the single trees

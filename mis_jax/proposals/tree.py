@@ -209,11 +209,13 @@ class Tree:
 
     @functools.cached_property
     def _layout(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return tuple(map(_read_only, _layout(self.merges)))
+        areas, starts, order = map(_read_only, _layout(self.merges))
+        return areas, starts, order
 
     @functools.cached_property
     def _ancestry(self) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(map(_read_only, _ancestry(self.merges)))
+        parents, depths = map(_read_only, _ancestry(self.merges))
+        return parents, depths
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -152,7 +152,9 @@ def _merge(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np
 
 
 @compiled
-def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray, int]:
+def _grid_lists(
+    centers: np.ndarray, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray, np.uint32]:
     """`regions` of the patches, whose places are their nodes; their lists, and where these end.
 
     Costs are those of edges to older patches; others are never read, and 0. A list is no longer
@@ -180,7 +182,7 @@ def _grid_lists(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarra
 
 
 @compiled
-def _compact(regions: np.ndarray, edges: np.ndarray) -> int:
+def _compact(regions: np.ndarray, edges: np.ndarray) -> np.uint32:
     """Moves the lists of regions that are there to the start of `edges`; where they end."""
     old, used = edges.copy(), np.uint32(0)
     for place in range(len(regions)):
@@ -194,7 +196,7 @@ def _compact(regions: np.ndarray, edges: np.ndarray) -> int:
 
 
 @compiled
-def _fetch(place: int, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray) -> None:
+def _fetch(place: np.uint32, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray) -> None:
     """Fetches the neighbours of a region, and the start of their centers."""
     start = regions[place].start
     for k in range(start, start + min(regions[place].count, FETCHED)):
@@ -204,7 +206,9 @@ def _fetch(place: int, regions: np.ndarray, edges: np.ndarray, centers: np.ndarr
 
 
 @compiled
-def _fetch_pair(place: int, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray) -> None:
+def _fetch_pair(
+    place: np.uint32, regions: np.ndarray, edges: np.ndarray, centers: np.ndarray
+) -> None:
     """Fetches the lists and centers of a region and of its nearest one."""
     for _ in range(2):
         prefetch(edges, regions[place].start, 0)
@@ -227,7 +231,7 @@ def _first_keys(regions: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 
 @compiled
-def _play(keys: np.ndarray, place: int, key: int) -> None:
+def _play(keys: np.ndarray, place: np.uint32, key: np.uint64) -> None:
     """Gives a region another key."""
     i = np.uint64(len(keys) // 2) + np.uint64(place)
     keys[i] = key
@@ -240,7 +244,7 @@ def _play(keys: np.ndarray, place: int, key: int) -> None:
 
 
 @compiled
-def _runner_up(keys: np.ndarray, winner: int) -> int:
+def _runner_up(keys: np.ndarray, winner: np.uint32) -> np.uint32:
     """The place of the least key but the winner's; any place if there is no other key."""
     i = np.uint64(len(keys) // 2) + np.uint64(winner)
     least = NO_KEY
@@ -251,7 +255,7 @@ def _runner_up(keys: np.ndarray, winner: int) -> int:
 
 
 @compiled
-def _cheapest(place: int, regions: np.ndarray, edges: np.ndarray) -> int:
+def _cheapest(place: np.uint32, regions: np.ndarray, edges: np.ndarray) -> np.uint64:
     """Finds a region's cheapest edge to an older one; its key."""
     node, start = regions[place].node, regions[place].start
     best, least = NOWHERE, np.float32(np.inf)
@@ -264,14 +268,14 @@ def _cheapest(place: int, regions: np.ndarray, edges: np.ndarray) -> int:
 
 @compiled
 def _join_lists(
-    node: int,
-    place: int,
-    gone: int,
+    node: np.uint32,
+    place: np.uint32,
+    gone: np.uint32,
     regions: np.ndarray,
     edges: np.ndarray,
-    start: int,
+    start: np.uint32,
     centers: np.ndarray,
-) -> int:
+) -> np.uint64:
     """Makes `node` of the regions in `place` and `gone`, whose centers are joined; its key.
 
     It is newer than all its neighbours, and so owns all its edges. Its list, from `start` on, holds
@@ -298,7 +302,9 @@ def _join_lists(
 
 
 @compiled
-def _point(place: int, nearest: int, cost: float, regions: np.ndarray) -> int:
+def _point(
+    place: np.uint32, nearest: np.uint32, cost: np.float32, regions: np.ndarray
+) -> np.uint64:
     """Makes `nearest` the other end of a region's cheapest edge, NOWHERE of none; its key."""
     if nearest == NOWHERE:
         return NO_KEY
@@ -307,13 +313,13 @@ def _point(place: int, nearest: int, cost: float, regions: np.ndarray) -> int:
 
 
 @compiled
-def _place(key: int) -> int:
+def _place(key: np.uint64) -> np.uint32:
     """The place in the lower half of a key; its upper half orders as the costs >= 0 do."""
     return np.uint32(key & PLACE)
 
 
 @compiled
-def _cost(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> float:
+def _cost(centers: np.ndarray, regions: np.ndarray, a: np.uint32, b: np.uint32) -> np.float32:
     """Increase of the squared error by joining two regions (Eq. 4), float32."""
     size_a, size_b = regions[a].size, regions[b].size
     return size_a * size_b / (size_a + size_b) * _squared_distance(centers, a, b)
@@ -321,7 +327,7 @@ def _cost(centers: np.ndarray, regions: np.ndarray, a: int, b: int) -> float:
 
 # Only here may the compiler change the order of additions, to add several channels at once.
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _squared_distance(centers: np.ndarray, a: int, b: int) -> float:
+def _squared_distance(centers: np.ndarray, a: int, b: int) -> np.float32:
     total = np.float32(0)
     for c in range(centers.shape[1]):
         difference = centers[a, c] - centers[b, c]

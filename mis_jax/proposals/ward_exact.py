@@ -101,14 +101,14 @@ def _grid_heap(centers: np.ndarray, height: int, width: int) -> tuple[np.ndarray
 
 
 @njit(nogil=True, cache=True)
-def _cost(a: np.ndarray, size_a: float, b: np.ndarray, size_b: float) -> float:
+def _cost(a: np.ndarray, size_a: np.float32, b: np.ndarray, size_b: np.float32) -> np.float32:
     """Increase of the squared error by joining two regions (Eq. 4), float32."""
     weight = (size_a * size_b) * (np.float32(1.0) / (size_a + size_b))
     return weight * _squared_distance(a, b)
 
 
 @njit(nogil=True, cache=True)
-def _squared_distance(a: np.ndarray, b: np.ndarray) -> float:
+def _squared_distance(a: np.ndarray, b: np.ndarray) -> np.float32:
     """|a - b|^2 in float32, summed in the order of the published binary (two 4-lane sums)."""
     s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = np.float32(0.0)
     channels = len(a)
@@ -138,7 +138,7 @@ def _squared_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @njit(nogil=True, cache=True)
-def _join_centers(a: np.ndarray, size_a: float, b: np.ndarray, size_b: float) -> None:
+def _join_centers(a: np.ndarray, size_a: np.float32, b: np.ndarray, size_b: np.float32) -> None:
     """Sets `a` to the center of the joined region (Eq. 3), float32."""
     size = size_a + size_b
     for c in range(len(a)):
@@ -187,7 +187,7 @@ def _find(parents: np.ndarray, node: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def _entry(cost: float, edge: int) -> int:
+def _entry(cost: np.float32, edge: int) -> np.int64:
     """Heap entry: the bits of a float32 cost >= 0, which order as the costs do, and the edge."""
     return (np.int64(np.float32(cost).view(np.int32)) << 32) | edge
 

@@ -8,6 +8,7 @@ changes what its experiment changes, and the command line overrides both:
 import os
 import runpy
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -97,9 +98,9 @@ def default() -> ConfigDict:
     )
 
 
-def fields(config: ConfigDict) -> dict[str, object]:
+def fields(config: ConfigDict) -> dict[str, Any]:
     """Name -> value of all fields: "seed", "features.model", ..."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for section, value in config.items():
         inner = value.items() if isinstance(value, ConfigDict) else ()
         flat |= {f"{section}.{name}": x for name, x in inner} if inner else {section: value}

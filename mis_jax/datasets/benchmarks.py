@@ -119,7 +119,8 @@ Named = list[tuple[str, Path]]
 
 def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]:
     """Readers of the images with a mask of their name, and why the others have none."""
-    readers, skipped, by_name = {}, {}, {}
+    by_name: dict[str, Path] = {}
+    readers, skipped = {}, {}
     for name, mask in masks:
         by_name.setdefault(name, mask)
     for name, picture in pictures:

@@ -42,7 +42,9 @@ def read_annotations(where: str) -> tuple[Readers, dict[str, str]]:
     """
     path, folder = _places(where)
     pictures, annotations = _load(path)
-    readers, skipped, by_id = {}, {}, {}
+    readers: Readers = {}
+    skipped: dict[str, str] = {}
+    by_id: dict[int | str, dict] = {}
     for number, picture in enumerate(pictures):
         if not _is_picture(picture):
             skipped[f"image {number}"] = "its entry has no id or file_name"

@@ -187,6 +187,7 @@ def _load(source: str | Path | bytes, name: str) -> Image.Image:
         reason = "not an image of a kind that can be read; convert it to JPEG or PNG"
         raise InputError(f"{name}: {reason}") from None
     except Image.DecompressionBombError as error:
+        assert Image.MAX_IMAGE_PIXELS is not None  # else there is no such error
         limit = 2 * Image.MAX_IMAGE_PIXELS
         raise InputError(f"{name}: more than {limit} pixels; shrink it") from error
     except Exception as error:  # the decoders raise all kinds for damaged data

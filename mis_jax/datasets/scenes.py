@@ -212,6 +212,7 @@ def _ramp(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 def _develop(rng: np.random.Generator, lab: np.ndarray) -> np.ndarray:
     """Lab canvas -> uint8 RGB through a camera: a little blur, then sensor noise."""
     lab[..., 0] = np.clip(lab[..., 0], 1, 99)
-    rgb = cv2.GaussianBlur(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), (0, 0), rng.uniform(0.3, 0.8))
+    sharp = cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
+    rgb: np.ndarray = cv2.GaussianBlur(sharp, (0, 0), rng.uniform(0.3, 0.8))
     rgb += rng.standard_normal(rgb.shape, np.float32) * np.float32(rng.uniform(0.004, 0.02))
     return cv2.convertScaleAbs(np.maximum(rgb, 0, out=rgb), alpha=255)  # rounds and clips

@@ -26,6 +26,7 @@ from mis_jax.errors import InputError
 from mis_jax.files import cache_folder, locked
 
 MOST_BYTES = 8 << 30  # of a set; what unpacks to more is none of these
+_DAMAGED: tuple[type[Exception], ...]
 _DAMAGED = (zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 _DAMAGED += (EOFError, NotImplementedError, RuntimeError, struct.error)
 
@@ -240,10 +241,16 @@ def _members(opened: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
             if not info.is_dir():
                 yield _Member(_inside(info.filename), info.file_size, read)
     else:
-        for info in opened:
-            read = (lambda info=info: opened.extractfile(info)) if info.isfile() else None
-            if not info.isdir():
-                yield _Member(_inside(info.name), info.size, read)
+        for entry in opened:
+            read = (lambda entry=entry: _extract(opened, entry)) if entry.isfile() else None
+            if not entry.isdir():
+                yield _Member(_inside(entry.name), entry.size, read)
+
+
+def _extract(opened: tarfile.TarFile, entry: tarfile.TarInfo) -> IO[bytes]:
+    content = opened.extractfile(entry)
+    assert content is not None  # it is a file's
+    return content
 
 
 def _inside(name: str) -> PurePosixPath:

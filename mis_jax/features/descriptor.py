@@ -53,7 +53,7 @@ def embedded(image: np.ndarray, stride: int = 4) -> np.ndarray:
     """
     height, width = (-(-side // stride) for side in image.shape[:2])
     image = cv2.resize(image, (width * stride, height * stride), interpolation=cv2.INTER_LINEAR)
-    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
+    lab: np.ndarray = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     lab[..., 0] *= LIGHTNESS
     colours = _colours(_shrink(lab, 2 * height, 2 * width))
     cells = _shrink(lab, height, width)
@@ -102,7 +102,7 @@ def _deviations(lab: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _positions(height: int, width: int) -> np.ndarray:
     """Row and column of each cell over the root of the number of cells, float32 [h, w, 2]."""
-    return (np.stack(np.mgrid[:height, :width], -1) / np.sqrt(height * width)).astype(np.float32)
+    return (np.stack([*np.mgrid[:height, :width]], -1) / np.sqrt(height * width)).astype(np.float32)
 
 
 def _links(cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

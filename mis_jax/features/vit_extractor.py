@@ -71,7 +71,8 @@ class VitExtractor:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """uint8 [H, W, 3] -> float32 [h, w, D] each; h, w are H / stride, W / stride rounded up."""
-        groups, features, running = defaultdict(list), [None] * len(images), None
+        features: dict[int, np.ndarray] = {}
+        groups, running = defaultdict(list), None
         for index, image in enumerate(images):
             groups[self._bucket_of(image)].append(index)
         with ThreadPoolExecutor() as pool:
@@ -86,7 +87,7 @@ class VitExtractor:
                     running = started
         if running:
             _collect(features, *running)
-        return features
+        return [features[index] for index in range(len(images))]
 
     def _aligned(self, image: np.ndarray) -> tuple[int, int]:
         """Height and width that the network sees, multiples of its patch (MIS `AlignedResize`)."""
@@ -124,15 +125,15 @@ class VitExtractor:
     def _forward(self, params: dict, images: jax.Array, grids: jax.Array) -> jax.Array:
         """Padded uint8 [B, H, W, 3] and true grids [B, 2] -> [B, H / p, W / p, D]."""
         self.compiled += 1  # Python runs this once a program: while tracing
-        shape = tuple(side // self._variant.patch for side in images.shape[1:3])
-        rows = jnp.arange(shape[0]) < grids[:, :1]  # [B, h]
-        columns = jnp.arange(shape[1]) < grids[:, 1:]  # [B, w]
+        height, width = (side // self._variant.patch for side in images.shape[1:3])
+        rows = jnp.arange(height) < grids[:, :1]  # [B, h]
+        columns = jnp.arange(width) < grids[:, 1:]  # [B, w]
         inside = (rows[:, :, None] & columns[:, None, :]).reshape(len(images), -1)
         mask = jnp.concatenate([jnp.ones_like(inside[:, :1]), inside], 1)  # the class token first
         pixels = (images.astype(jnp.float32) / 255 - MEAN) / STD
         with jax.default_matmul_precision("highest"):
             model = nnx.merge(self._graphdef, params)
-            table = padded_pos_embed(params["pos_embed"], grids, shape, self._pos_interp)
+            table = padded_pos_embed(params["pos_embed"], grids, (height, width), self._pos_interp)
             return model(pixels, table, mask, self._final_norm)
 
 
@@ -173,7 +174,9 @@ def padded_pos_embed(
     return jnp.concatenate([cls, jax.vmap(resize)(scales)], 1)
 
 
-def _collect(features: list, indices: list[int], grids: np.ndarray, batch: jax.Array) -> None:
+def _collect(
+    features: dict[int, np.ndarray], indices: list[int], grids: np.ndarray, batch: jax.Array
+) -> None:
     """Waits for a batch and puts its features, without the padding, where they belong."""
     for index, (height, width), tokens in zip(indices, grids, np.asarray(batch), strict=False):
         features[index] = tokens[:height, :width].copy()

@@ -165,7 +165,8 @@ def _inexpressible(v: Variant, binary_prev_mask: bool) -> str:
 def _unused(v: Variant) -> dict[str, np.ndarray]:
     """Parameters that the public model has and never reads: norms at one, all others at zero."""
     c = v.head
-    shapes = {"backbone.cls_token": (1, 1, v.dim)}
+    shapes: dict[str, tuple[int, ...]] = {"backbone.cls_token": (1, 1, v.dim)}
+    layers: dict[str, tuple[int, ...]]
     layers = {"backbone.fc_norm": (v.dim,), "backbone.head": (1000, v.dim)}
     for i, wide in ((1, c), (2, c // 2)):
         half, name = wide // 2, f"head.up_conv{i}"

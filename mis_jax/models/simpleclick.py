@@ -100,10 +100,11 @@ class SimpleClick(nnx.Module):
             float32 [B, H, W].
         """
         prev = (prev > 0.5).astype(prev.dtype) if self.binary_prev_mask else prev
-        coords = jnp.concatenate([prev[..., None], click_maps(points, prev.shape[1:])], -1)
+        size = prev.shape[1], prev.shape[2]
+        coords = jnp.concatenate([prev[..., None], click_maps(points, size)], -1)
         tokens = self.backbone((image - MEAN) / STD, self.patch_embed_coords(coords))
         logits = self.head(self.neck(tokens), rngs)
-        return resize_align_corners(logits.astype(jnp.float32), prev.shape[1:])
+        return resize_align_corners(logits.astype(jnp.float32), size)
 
 
 def build(
@@ -304,11 +305,12 @@ class Head(nnx.Module):
     def __call__(self, maps: list[jax.Array], rngs: nnx.Rngs | None) -> jax.Array:
         fusion = self.fusion_conv.conv
         kernels = jnp.split(fusion.kernel[0, 0].astype(fusion.dtype), len(maps))
-        size = maps[0].shape[1:3]
+        _, height, width, _ = maps[0].shape
         x = sum(
-            _resize(jax.nn.relu(module.conv(m)) @ kernel, size)
+            _resize(jax.nn.relu(module.conv(m)) @ kernel, (height, width))
             for m, module, kernel in zip(maps, self.convs, kernels, strict=True)
         )
+        assert isinstance(x, jax.Array)  # there are maps: not the 0 of an empty sum
         x = jax.nn.relu(x + fusion.bias[...].astype(x.dtype))
         x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
         return self.conv_seg(x)[..., 0]

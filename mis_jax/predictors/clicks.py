@@ -52,4 +52,4 @@ def sam_answer(mask: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndar
     probs = np.clip(probs, 1e-7, 1 - 1e-7)
     score = (probs * mask).sum() / np.maximum(probs, mask).sum()
     logits = np.log(probs) - np.log1p(-probs)
-    return mask[None], np.float32(score)[None], logits[None]
+    return mask[None], np.array([score], np.float32), logits[None]

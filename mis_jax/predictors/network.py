@@ -46,7 +46,7 @@ class Predictor:
         self._image: np.ndarray | None = None
         self._probs = np.zeros((0, 0), np.float32)
         self._history: list[Answer] = []
-        self._crop: tuple[Roi | None, np.ndarray | None] = (None, None)
+        self._crop: tuple[Roi, np.ndarray] | None = None  # what the network saw last
 
     @classmethod
     def load(cls, run_or_file: str | os.PathLike[str]) -> "Predictor":
@@ -60,7 +60,7 @@ class Predictor:
     def set_image(self, image: np.ndarray) -> None:
         """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
         self._image = checked_image(image)
-        self._crop = (None, None)
+        self._crop = None
         self.reset()
 
     def reset(self) -> None:
@@ -158,7 +158,8 @@ class Predictor:
         """One pass of the network over all clicks, the new ones last."""
         clicks = self._history[-1].clicks + new
         roi = next_roi(self.roi, self._probs, clicks)
-        if self._crop[0] != roi:
+        assert self._image is not None  # or there is no `_shape` either
+        if self._crop is None or self._crop[0] != roi:
             pixels = crop(self._image, roi).astype(np.float32) / np.float32(255)
             self._crop = (roi, resize_align_corners(pixels, self.size, self.size)[None])
         previous = resize_align_corners(crop(self._probs, roi), self.size, self.size)

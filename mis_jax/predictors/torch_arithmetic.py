@@ -33,7 +33,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def _sigmoid(x):
     out = np.empty_like(x)
     for k in range(x.size):
-        t = np.float64(x[k])
+        t: float = np.float64(x[k])
         t = 104.0 if t > 104.0 else t  # beyond, float32 has nothing but 0 and 1
         t = -104.0 if t < -104.0 else t
         t *= -1 / 256

@@ -53,8 +53,9 @@ def next_roi(roi: Roi | None, probs: np.ndarray, clicks: Sequence[Click]) -> Roi
         rows, cols = [box[0], box[1], *rows], [box[2], box[3], *cols]
         box = expand_bbox((min(rows), max(rows), min(cols), max(cols)))
         candidate = clamp_bbox(box, height, width)
-    keep = roi and not _leaves(roi, clicks) and bbox_iou(candidate, roi) >= RECOMPUTE_IOU
-    return roi if keep else candidate
+    if roi and not _leaves(roi, clicks) and bbox_iou(candidate, roi) >= RECOMPUTE_IOU:
+        return roi
+    return candidate
 
 
 def bounds(mask: np.ndarray) -> Roi | None:
@@ -84,7 +85,8 @@ def expand_bbox(box: Roi) -> Roi:
         centre = 0.5 * (first + last)
         extent = max(EXPANSION * (last - first + 1), MIN_CROP)
         ends += [round(centre - 0.5 * extent), round(centre + 0.5 * extent)]
-    return tuple(ends)
+    top, bottom, left, right = ends
+    return top, bottom, left, right
 
 
 def clamp_bbox(box: Roi, height: int, width: int) -> Roi:
@@ -115,7 +117,7 @@ def zoomed_points(clicks: Sequence[Click], roi: Roi, size: int) -> np.ndarray:
     a compiled network meets one shape.
     """
     height, width = roi[1] - roi[0] + 1, roi[3] - roi[2] + 1
-    kinds = [[], []]
+    kinds: list[list[tuple[float, float, int]]] = [[], []]
     for order, c in enumerate(clicks):
         row, col = size * (c.row - roi[0]) / height, size * (c.col - roi[2]) / width
         kinds[not c.positive].append((row, col, order))

@@ -89,13 +89,13 @@ def write(name: str, source: str | Path, folder: str | Path, few: float = 1.0) -
 
 def _record(key: str, encoded: bytes, labels: np.ndarray) -> schema.Record:
     image = images.decode(encoded)
-    if image.shape[:2] != labels.shape:
-        (h, w), (height, width) = image.shape[:2], labels.shape
+    (h, w), (height, width) = image.shape[:2], labels.shape
+    if (h, w) != (height, width):
         raise InputError(f"the image is {w} x {h} pixels, its labels {width} x {height}")
     labels = without_buggy(labels)
     if not labels.any():
         raise InputError("no object in it")
-    return schema.Record(key, encoded, *labels.shape, Objects(labels))
+    return schema.Record(key, encoded, height, width, Objects(labels))
 
 
 def _sbd(folder: Path) -> dict[str, Reader]:

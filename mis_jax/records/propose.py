@@ -16,7 +16,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -182,7 +182,7 @@ def _in_order(
     pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
 ) -> Iterator:
     """Like map over the threads of `pool`, with at most `ahead` items begun and not yet taken."""
-    window = collections.deque()
+    window: collections.deque[Future] = collections.deque()
     for item in items:
         window.append(pool.submit(function, item))
         if len(window) >= ahead:
@@ -213,7 +213,7 @@ def _extract(items: Iterable[_Item], extractor: features.Extractor, call: int) -
 
 
 def _extract_batch(batch: list[_Item], extractor: features.Extractor) -> Iterator[_Item]:
-    pictures = [item.image for item in batch if not item.reason]
+    pictures = [item.image for item in batch if item.image is not None]
     found = iter(extractor(pictures) if pictures else [])
     for item in batch:
         yield item if item.reason else item._replace(features=next(found))
@@ -222,6 +222,8 @@ def _extract_batch(batch: list[_Item], extractor: features.Extractor) -> Iterato
 def _merge(item: _Item) -> _Item:
     if item.reason:
         return item
+    assert item.features is not None
+    assert item.image is not None
     tree = build_tree(item.features, overwrite=True)
     height, width = item.image.shape[:2]
     record = schema.Record(item.id, item.encoded, height, width, tree)
@@ -237,7 +239,7 @@ def _write(results: Iterable[_Item], folder: str | Path, shards: int, bar: tqdm)
         report = Report()
         with schema.ShardWriter(path) as writer:
             for item in group:
-                if item.reason:
+                if item.report is None:
                     report.skipped.append([item.id, item.reason])
                 else:
                     writer.write(item.encoded)

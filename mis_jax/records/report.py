@@ -75,7 +75,8 @@ def describe(tree: Tree) -> Report:
 
 def describe_trees(report: Report) -> list[str]:
     """Lines of text: sizes and depths of the trees, and their proposals by area."""
-    patches, large, depth = map(statistics.median, (report.patches, report.large, report.depths))
+    lists = report.patches, report.large, report.depths
+    patches, large, depth = (statistics.median(values) for values in lists)
     lines = [
         f"trees: {patches:g} patches, {large:g} proposals over {LARGE:.0%} of the image, depth "
         f"{depth:g} (medians); deepest {max(report.depths)}",

@@ -22,7 +22,8 @@ VERSION = 1
 OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
 INDEX = "propose.json"  # what a folder of shards is made of; see propose.py
 _FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
-_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}  # the last field, by version
+_PARTS: dict[int, tuple[str, type[Tree | Objects]]]  # the last field, by version
+_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}
 _SHARD = re.compile(r"trees-(\d{5,})-of-(\d{5,})\.array_record")
 
 

@@ -41,7 +41,8 @@ def mixture(colours: np.ndarray) -> Mixture:
         means.append(mean)
         whitenings.append(whitening)
     parts = np.array(factors), np.reshape(means, (-1, 3)), np.reshape(whitenings, (-1, 3, 3))
-    return tuple(part.astype(np.float32) for part in parts)
+    norms, centres, roots = (part.astype(np.float32) for part in parts)
+    return norms, centres, roots
 
 
 def split(points: np.ndarray, count: int) -> list[np.ndarray]:

@@ -28,7 +28,7 @@ class GraphCutPredictor(SeedPredictor):
 
     smoothness: ClassVar[float] = 150.0
     contrast: ClassVar[float] = 0.5
-    constants = ("smoothness", "contrast")
+    constants: ClassVar[tuple[str, ...]] = ("smoothness", "contrast")
 
     def _look(self, image: np.ndarray) -> None:
         self._colours = image.astype(np.float32) / 255

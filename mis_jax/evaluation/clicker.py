@@ -77,6 +77,7 @@ class RandomClicker:
             return 0, 0, False
         error = (truth == 1) & ~mask if positive else (truth == 0) & mask
         box = zoom_in.bounds(error)
+        assert box is not None  # the error has a deepest pixel
         inside = np.pad(zoom_in.crop(error, box), 1).view(np.uint8)
         distance = cv2.distanceTransform(inside, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
         deep = 4 * np.rint(distance * distance) > depth  # OpenCV's own are off by rounding
@@ -214,7 +215,8 @@ def rounds(
     `choose` is `next_click`, or something of its shape.
     """
     predictor.set_image(sample.image)
-    mask, clicked = np.zeros(sample.mask.shape, bool), []
+    mask = np.zeros(sample.mask.shape, bool)
+    clicked: list[tuple[int, int]] = []
     for _ in range(max_clicks):
         row, col, positive = choose(sample.mask, mask, clicked)
         clicked.append((row, col))

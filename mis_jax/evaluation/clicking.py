@@ -98,7 +98,7 @@ class Clicks:
                 self.journal.add({"id": id, "skipped": str(error)})
                 return
             spent = seconds()
-        digest = zlib.crc32(sample.mask, zlib.crc32(np.ascontiguousarray(sample.image)))
+        digest = zlib.crc32(sample.mask.data, zlib.crc32(np.ascontiguousarray(sample.image).data))
         story = figures.story_path(self.stories[0], id) if id in self.stories[1] else None
         if (story is None or story.exists()) and self.journal.recall(id, digest):
             return
@@ -134,16 +134,16 @@ def warm_up_once(open_predictor: Predictors) -> Callable[[Sample], None]:
 
     What compiling takes is no part of the time of a click.
     """
-    lock, done = threading.Lock(), []
+    lock, done = threading.Lock(), threading.Event()
 
     def warm_up(sample: Sample) -> None:
         with lock:
-            if done:
+            if done.is_set():
                 return
             with open_predictor() as predictor:
                 predictor.set_image(sample.image)
                 predictor.click(x=0, y=0)
-            done.append(True)
+            done.set()
 
     return warm_up
 

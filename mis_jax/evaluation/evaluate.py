@@ -168,6 +168,7 @@ def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
         identity["at_once"] = at_once
 
     def open_network(size: int | None, at_once: int) -> Predictors:
+        assert size is not None  # a run's settings have it
         network = make_network(config, params, size, settings["flip"])
         return batched_predictors(network, size, settings, at_once)
 
@@ -184,7 +185,8 @@ def _alone(arguments: Sequence[str], name: str) -> Subject:
         )
     settings = _settings(flags.FLAGS.config)
     settings = {key: settings[key] for key in ("max_clicks", "target", "random")}
-    for field in flags.FLAGS["config"].override_values:
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
+    for field in flag.override_values:
         if field.removeprefix("eval.") not in settings:
             raise InputError(f"--config.{field} has no effect on --predictor {name}; leave it out.")
     make = ALONE[name]
@@ -223,7 +225,7 @@ def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:
 
 def _settings(config: Any) -> dict:
     """The run's own `eval` settings, those of a `--config` given, and overrides above both."""
-    flag = flags.FLAGS["config"]
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
     chosen = flags.FLAGS.config.eval if flag.present else config.eval
     settings = chosen.to_dict()
     for field, value in flag.override_values.items():

@@ -108,7 +108,7 @@ def save_story(path: Path, image: np.ndarray, truth: np.ndarray, rounds: Sequenc
         rounds: at least one.
     """
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    arrays = {
+    arrays: dict[str, np.ndarray | np.int64] = {
         "version": np.int64(STORY_VERSION),
         "image": cv2.imencode(".jpg", image[:, :, ::-1], quality)[1],
         "object": np.packbits(truth == 1),
@@ -118,7 +118,8 @@ def save_story(path: Path, image: np.ndarray, truth: np.ndarray, rounds: Sequenc
         "masks": np.stack([np.packbits(r.mask) for r in rounds]),
     }
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    # NumPy's types take each of these for its flag allow_pickle too.
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, file.getvalue())
 
@@ -146,7 +147,10 @@ def load_story(path: Path) -> Story:
 
 
 def _story(arrays: Mapping[str, np.ndarray]) -> Story:
-    image = cv2.imdecode(arrays["image"], cv2.IMREAD_COLOR)[:, :, ::-1]
+    picture = cv2.imdecode(arrays["image"], cv2.IMREAD_COLOR)
+    if picture is None:
+        raise ValueError("an image that cannot be decoded")
+    image = picture[:, :, ::-1]
     height, width = image.shape[:2]
 
     def unpack(bits: np.ndarray) -> np.ndarray:
@@ -229,7 +233,7 @@ def _panel(
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     panel = cv2.resize(image, (width, height), interpolation=method)
-    small = cv2.resize(np.uint8(mask), (width, height), interpolation=cv2.INTER_NEAREST)
+    small = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
     inside = small == 1
     panel[inside] = np.rint((1 - tint) * panel[inside] + tint * np.array(TINT))
     _outline(panel, small)

@@ -52,7 +52,7 @@ class Journal:
 
     def _read(self) -> dict[tuple[str, int | None], dict]:
         """All records by id and digest, the last ones last."""
-        records = []
+        records: list[dict] = []
         files = [self._folder / f"{self._name}.jsonl"]
         for file in [*files, *self._folder.glob(f"{self._name}-*of*.jsonl")]:
             text = file.read_text() if file.exists() else ""

@@ -6,6 +6,8 @@ paper quotes.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 DATASETS = ("grabcut", "berkeley", "sbd", "davis")  # in the paper's order
 
@@ -103,10 +105,11 @@ def groups(table: int) -> dict[str, tuple[Row, ...]]:
     """The rows of one of the tables `NUMBERS`, by the name of their group."""
     if table == 1:
         return TABLE_1
-    title, name, numbers = {
+    by_key: dict[int, tuple[str, str, Mapping[Any, tuple[float, ...]]]] = {
         2: ("Few labels, Table 2", "{0[0]} % of labels, from {0[1]}", TABLE_2),
         3: ("Smoothness, Table 3", "lambda {:.1f}", TABLE_3),
         4: ("Decay, Table 4", "alpha {:g}", TABLE_4),
         5: ("Sampling, Table 5", "{}", TABLE_5),
-    }[table]
+    }
+    title, name, numbers = by_key[table]
     return {title: tuple(Row(name.format(k), "", "ViT-B", n) for k, n in numbers.items())}

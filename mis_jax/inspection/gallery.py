@@ -75,10 +75,11 @@ def _drawn(photo: records.Record, nodes: list[int]) -> str:
     """The proposals drawn of a photo, as a strip."""
     image = images.shrink(images.decode(photo.image, photo.id), page.SIDE)
     height, width = image.shape[:2]
-    panels = []
+    panels, tree = [], photo.tree
+    assert isinstance(tree, Tree)  # `survey.look` reads no others
     for node in nodes:
-        area, depth = photo.tree.areas()[node] / photo.tree.n, photo.tree.depths()[node]
-        panel = page.draw_mask(image, photo.tree.pixel_mask(node, height, width))
+        area, depth = tree.areas()[node] / tree.n, tree.depths()[node]
+        panel = page.draw_mask(image, tree.pixel_mask(node, height, width))
         caption = f"depth {depth}, {100 * area:.0f} %"
         panels.append(page.figure(panel, caption, f"{Path(photo.id).stem}, {caption}"))
     return f'<div class="strip six">{"".join(panels)}</div>'
@@ -98,7 +99,7 @@ def _histograms(survey: Survey) -> str:
     return "\n".join(f'<div class="charts">{row}</div>' for row in rows)
 
 
-def _histogram(title: str, names: list[str], counts: Sequence[int]) -> str:
+def _histogram(title: str, names: list[str], counts: Sequence[int] | np.ndarray) -> str:
     shares = np.asarray(counts) / max(np.sum(counts), 1)  # a single patch has no regions
     chart = page.bars(dict(zip(names, shares.tolist(), strict=True)), "{:.1%}".format)
     return f'<div class="chart"><figcaption>{title}</figcaption>{chart}</div>'

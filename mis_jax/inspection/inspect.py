@@ -72,7 +72,7 @@ def inspect(
         cards.append(examples(benchmark, objects, extractor, max_side))
         output.mkdir(parents=True, exist_ok=True)
         write_file(output / f"{benchmark.name}.csv", per_image_csv(objects))
-    document = {"version": mis_jax.__version__, "datasets": results}
+    document: dict[str, object] = {"version": mis_jax.__version__, "datasets": results}
     if opened:
         document |= {"extractor": extractor.name, "max_side": max_side}
     if survey:

@@ -37,7 +37,8 @@ def draw_cut(image: np.ndarray, tree: Tree, regions: int) -> np.ndarray:
     Regions of one branch have similar colours: a region's is the mean of those of its parts.
     """
     height, width = image.shape[:2]
-    hues, labels = np.zeros(tree.grid), np.zeros(tree.grid, np.float32)
+    hues: np.ndarray = np.zeros(tree.grid)
+    labels: np.ndarray = np.zeros(tree.grid, np.float32)
     fine = cut(tree, max(REGIONS))
     for rank, node in enumerate(fine):
         hues[tree.mask(node)] = rank / max(len(fine) - 1, 1)
@@ -51,7 +52,7 @@ def draw_cut(image: np.ndarray, tree: Tree, regions: int) -> np.ndarray:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
     panel = 0.5 * colours + 0.5 * grey
     panel[cv2.morphologyEx(labels, cv2.MORPH_GRADIENT, np.ones((2, 2))) > 0] = 255
-    return np.uint8(panel)
+    return panel.astype(np.uint8)
 
 
 def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -63,18 +64,19 @@ def draw_mask(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def draw_outline(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """A copy of an image, uint8 [H, W, 3], with the outline of a mask, bool [H, W]."""
-    outlines, _ = cv2.findContours(np.uint8(mask), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(image.copy(), outlines, -1, OUTLINE, 2, cv2.LINE_AA)
 
 
 def cuts(photo: Record) -> str:
     """A photo and the cuts through its tree, as a strip."""
     image = images.shrink(images.decode(photo.image, photo.id), SIDE)
-    name = Path(photo.id).stem
+    name, tree = Path(photo.id).stem, photo.tree
+    assert isinstance(tree, Tree)  # only trees have cuts
     panels = [figure(image, "photo", f"the photo {name}")]
     for regions in REGIONS:
         alt = f"{name}, {regions} regions"
-        panels.append(figure(draw_cut(image, photo.tree, regions), f"{regions} regions", alt))
+        panels.append(figure(draw_cut(image, tree, regions), f"{regions} regions", alt))
     return f'<div class="strip six">{"".join(panels)}</div>'
 
 
@@ -82,7 +84,7 @@ def figure(image: np.ndarray, caption: str, alt: str = "") -> str:
     """A picture, uint8 RGB [H, W, 3], with its caption (HTML) and what it shows, in words."""
     height, width = image.shape[:2]
     data = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1]
-    source = f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+    source = f"data:image/jpeg;base64,{base64.b64encode(data.data).decode()}"
     return (
         f'<figure><img src="{source}" width="{width}" height="{height}" '
         f'alt="{html.escape(alt or caption)}"><figcaption>{caption}</figcaption></figure>'

@@ -51,7 +51,7 @@ def look(folder: str | Path, config: ConfigDict) -> Survey:
         depths += np.histogram(tree.depths()[tree.n : tree.root], DEPTH_EDGES)[0]
         drawn_depths += np.histogram(tree.depths()[drawn], DEPTH_EDGES)[0]
         drawn_areas += np.histogram(areas, records.AREA_EDGES)[0]
-        small += np.count_nonzero(areas <= d.min_area)
+        small += int(np.count_nonzero(areas <= d.min_area))
         if index in shown:
             photos.append((record, drawn[:SHOWN_DRAWS]))
     share = small / (DRAWS * len(source))

@@ -118,14 +118,15 @@ class Augmentation:
         size = h, w = max(round(height * scale), 1), max(round(width * scale), 1)
         matrix = np.eye(3)
         if rng.random() < self.flip:
-            code = rng.integers(-1, 2) if self.flip_vertical else 1  # 0 up-down, -1 both
+            code = int(rng.integers(-1, 2)) if self.flip_vertical else 1  # 0 up-down, -1 both
             matrix = matrix @ _flip(h, w, up_down=code <= 0, left_right=code != 0)
         if rng.random() < self.rotate90:
             for _ in range(rng.integers(4)):  # quarter turns, counter-clockwise
                 matrix = matrix @ np.array([[0, -1, w - 1], [1, 0, 0], [0, 0, 1.0]])
                 h, w = w, h
         if moved := rng.random() < self.shift_scale_rotate:
-            forward = cv2.getRotationMatrix2D((w / 2, h / 2), rng.uniform(-ANGLE, ANGLE), 1.0)
+            angle = rng.uniform(-ANGLE, ANGLE)
+            forward: np.ndarray = cv2.getRotationMatrix2D((w / 2, h / 2), angle, 1.0)
             forward[:, 2] += rng.uniform(-SHIFT, SHIFT, 2) * (w, h)
             matrix = matrix @ np.vstack([cv2.invertAffineTransform(forward), (0, 0, 1)])
         top, left = (_start(side, self.crop, rng.random()) for side in (h, w))

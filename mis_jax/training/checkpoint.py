@@ -83,4 +83,5 @@ def save_failed(folder: pathlib.Path, state: dict, batch: Mapping[str, np.ndarra
     """
     state = {**state, "step": -1 - state["step"]}
     ocp.save_checkpointables(folder.absolute() / "state", state, overwrite=True)
-    np.savez(folder / f"batch_{jax.process_index()}.npz", **batch)
+    # NumPy's types take each array for its flag allow_pickle too.
+    np.savez(folder / f"batch_{jax.process_index()}.npz", **batch)  # type: ignore[arg-type]

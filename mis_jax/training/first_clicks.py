@@ -6,6 +6,7 @@ the MIS experiment: one object per sample, so "other objects" are its background
 
 import functools
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -47,7 +48,9 @@ def sample_clicks(
     return points.reshape(-1, 3)
 
 
-def _positives(mask: np.ndarray, box: tuple, count: int, rng: np.random.Generator) -> np.ndarray:
+def _positives(
+    mask: np.ndarray, box: Sequence[int], count: int, rng: np.random.Generator
+) -> np.ndarray:
     top, left, part = _around(mask, box, ERODE_PIXELS)
     if rng.random() < ERODE:
         eroded = cv2.erode(part, _square(ERODE_PIXELS))  # what is outside the image counts as 1
@@ -57,7 +60,7 @@ def _positives(mask: np.ndarray, box: tuple, count: int, rng: np.random.Generato
 
 
 def _negatives(
-    mask: np.ndarray, box: tuple, area: int, near: np.ndarray, rng: np.random.Generator
+    mask: np.ndarray, box: Sequence[int], area: int, near: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
     """A pixel off the object for each of `near`, bool [n]; a click without room is left out."""
     u = rng.random(len(near))
@@ -71,7 +74,7 @@ def _negatives(
     return pixels[pixels[:, 0] >= 0]
 
 
-def _around(mask: np.ndarray, box: tuple, margin: int) -> tuple[int, int, np.ndarray]:
+def _around(mask: np.ndarray, box: Sequence[int], margin: int) -> tuple[int, int, np.ndarray]:
     """First row and column, and pixels, of the part of a mask within a margin around a box."""
     x, y, width, height = box
     top, left = max(y - margin, 0), max(x - margin, 0)
@@ -119,7 +122,7 @@ def _pick(region: np.ndarray, value: int, top: int, left: int, u: np.ndarray) ->
         return pixels
     for i in range(len(u)):
         rank = int(u[i] * below[height])
-        row = np.searchsorted(below, rank, side="right") - 1
+        row = int(np.searchsorted(below, rank, side="right")) - 1
         rank -= below[row]
         col = 0
         while rank > 0 or region[row, col] != value:

@@ -9,7 +9,6 @@ import bisect
 import dataclasses
 import itertools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import grain
@@ -20,7 +19,8 @@ from mis_jax.errors import InputError
 from mis_jax.training import augment, first_clicks
 
 
-class Item(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Item:
     """A record of a `Source`."""
 
     index: int
@@ -72,7 +72,9 @@ class Sample(grain.transforms.RandomMap):
     max_points: int
     gamma: float
 
-    def random_map(self, element: Item, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def random_map(
+        self, element: Item, rng: np.random.Generator
+    ) -> dict[str, np.ndarray | np.int32]:
         """One element of the stream, without its batch axis."""
         record, tree = element.record, element.record.tree
 

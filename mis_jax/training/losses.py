@@ -95,7 +95,7 @@ def smoothness(
     pad = lambda x: jnp.pad(x, ((0, 0), (reach, reach), (reach, reach)), mode="edge")  # noqa: E731
     padded = [pad(x.astype(jnp.float32)) for x in (values, *channels)]
     rows, cols = np.arange(height), np.arange(width)
-    total = 0.0
+    total: jax.Array | float = 0.0
     for dy in range(-reach, reach + 1, dilation):
         for dx in range(-reach, reach + 1, dilation):
             if dy == dx == 0:
@@ -112,4 +112,5 @@ def smoothness(
             )
             total += jnp.sum(jnp.exp(-exponent) * (other - values) ** 2)
     total /= values.shape[0] * (kernel**2 - 1)
+    assert isinstance(total, jax.Array)  # a kernel of 1 was divided by 0
     return total if reduction == "sum" else total / (height * width)

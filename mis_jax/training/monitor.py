@@ -44,7 +44,8 @@ class Monitor:
         self._run, self._config = run, config
         self._lead = jax.process_index() == 0
         self._log = MetricLog(run / "metrics.jsonl", first) if self._lead else None
-        self._noc_log, self._first = None, first
+        self._noc_log: MetricLog | None = None
+        self._first = first
         self._board = _board(run) if self._lead and config.train.tensorboard else None
         batch = config.optim.batch_size
         self._bar = tqdm(
@@ -193,6 +194,7 @@ class HeldOut:
         programs = {}
         for benchmark in evaluate.open_datasets(datasets):
             size = clicking.input_size(benchmark, config.eval)
+            assert size is not None  # a run's settings have it
             if size not in programs:
                 programs[size] = make_program(config, size, config.eval.flip)
             samples = list(itertools.islice(benchmark, count))

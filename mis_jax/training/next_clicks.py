@@ -127,7 +127,9 @@ def click_candidates(
     missed_depth, wrong_depth = jnp.max(depths, (2, 3))
     positive = missed_depth > wrong_depth
     deepest = jnp.maximum(missed_depth, wrong_depth)[:, None, None]
-    candidates = half * jnp.where(positive[:, None, None], *depths) > deepest
+    depth_of_missed, depth_of_wrong = depths
+    depth = jnp.where(positive[:, None, None], depth_of_missed, depth_of_wrong)
+    candidates = half * depth > deepest
     return candidates, positive
 
 

@@ -2,6 +2,9 @@
 
 import signal
 import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
@@ -12,7 +15,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "Signals":
         # With several processes SIGTERM is for JAX, which has its own handler.

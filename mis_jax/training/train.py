@@ -8,8 +8,9 @@ stopped at any moment goes on from its last checkpoint, with the batches it woul
 import contextlib
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
+import grain
 import jax
 from absl import flags
 from jax.experimental import multihost_utils
@@ -51,7 +52,9 @@ def main(argv: list[str]) -> None:
     run = pathlib.Path(f.workdir)
     if run.is_file():
         raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
-    if not jax.config.jax_compilation_cache_dir:  # a run that goes on need not compile again
+    # JAX defines the names of its config as it runs, which its types do not say.
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        # a run that goes on need not compile again
         jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
     train(shards(argv[1], run, f.config), run, f.config, f.held_out)
 
@@ -110,7 +113,7 @@ def train(
             return _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
 
 
-def make_stream(files: list[str], config: ConfigDict) -> Iterator[dict]:
+def make_stream(files: list[str], config: ConfigDict) -> grain.DatasetIterator:
     """This process's part of the training stream of `config.data` and `config.clicks`."""
     batch = config.optim.batch_size
     if batch % (jax.device_count() * config.optim.accumulate):

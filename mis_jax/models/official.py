@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mis_jax import config as configs
 from mis_jax.errors import InputError
-from mis_jax.models import simpleclick
+from mis_jax.models import click_maps, simpleclick
 from mis_jax.models.simpleclick import VARIANTS, Variant
 
 CLASS = "isegm.model.is_plainvit_model.PlainVitModel"  # known to SimpleClick's and MIS's code
@@ -74,7 +74,7 @@ def parameters(v: Variant, size: int) -> dict[str, Any]:
     pyramid = list(v.pyramid)
     return {
         "use_disks": True,
-        "norm_radius": simpleclick.CLICK_RADIUS,
+        "norm_radius": click_maps.CLICK_RADIUS,
         "with_prev_mask": True,
         "backbone_params": {
             "img_size": (size, size), "patch_size": (v.patch, v.patch), "in_chans": 3,

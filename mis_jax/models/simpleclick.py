@@ -2,7 +2,7 @@
 
 Two patch embeddings (image; click maps and previous mask), a ViT whose blocks attend in windows but
 for every g-th, a simple feature pyramid and an MLP head. Parameter names and values are those of
-the public PyTorch model, so its state dicts port by name (weights.py).
+the public PyTorch model, so its state dicts port by name (porting.py).
 """
 
 import dataclasses
@@ -16,20 +16,18 @@ from flax import nnx
 
 from mis_jax.errors import InputError
 from mis_jax.models import porting
-from mis_jax.models.vit import (
+from mis_jax.models.click_maps import click_maps, with_remainders
+from mis_jax.models.layers import (
     Block,
-    PatchConv,
     PatchEmbed,
-    gelu,
     patch_embed_init,
-    resize_pos_embed,
-    sincos_pos_embed,
     torch_uniform,
 )
+from mis_jax.models.pyramid import Head, SimpleFPN, inner_channels, resize_align_corners
+from mis_jax.models.vit import resize_pos_embed, sincos_pos_embed
 
 MEAN = np.asarray([0.485, 0.456, 0.406], np.float32)
 STD = np.asarray([0.229, 0.224, 0.225], np.float32)
-CLICK_RADIUS = 5  # pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +167,7 @@ def flops(variant: str, patch: int, size: int) -> float:
     keys = everywhere * n + (v.depth - everywhere) * window
     blocks = 12 * v.depth * v.dim**2 + 2 * v.dim * keys  # products a token
     embedding = 2 * v.dim * 3 * v.patch**2
-    c4, c8, c32 = _inner_channels(v.dim, v.pyramid)
+    c4, c8, c32 = inner_channels(v.dim, v.pyramid)
     out4, out8, out16, out32 = v.pyramid
     pyramid = (
         4 * v.dim * c4 + 8 * c4**2 + 8 * c4 * out4
@@ -253,162 +251,6 @@ class Backbone(nnx.Module):
         return x
 
 
-class SimpleFPN(nnx.Module):
-    """Tokens [B, h, w, D] -> four maps at 4, 2, 1 and 1/2 times the grid (ViTDet)."""
-
-    def __init__(self, dim: int, out: tuple[int, int, int, int], *, dtype, rngs):
-        c4, c8, c32 = _inner_channels(dim, out)
-        up = lambda i, o: UpConv(i, o, dtype=dtype, rngs=rngs)  # noqa: E731
-        conv = lambda i, o, k=1: _conv(i, o, k, dtype, rngs)  # noqa: E731
-        norm = lambda c: _group_norm(c, dtype, rngs)  # noqa: E731
-        self.down_4 = nnx.List(
-            [up(dim, c4), norm(c4), Gelu(), up(c4, c4 // 2), norm(c4 // 2),
-             conv(c4 // 2, out[0]), norm(out[0]), Gelu()]
-        )  # fmt: skip
-        self.down_8 = nnx.List([up(dim, c8), norm(c8), conv(c8, out[1]), norm(out[1]), Gelu()])
-        self.down_16 = nnx.List([conv(dim, out[2]), norm(out[2]), Gelu()])
-        self.down_32 = nnx.List(
-            [conv(dim, c32, 2), norm(c32), conv(c32, out[3]), norm(out[3]), Gelu()]
-        )
-
-    def __call__(self, tokens: jax.Array) -> list[jax.Array]:
-        maps = []
-        for layers in (self.down_4, self.down_8, self.down_16, self.down_32):
-            x = tokens
-            for layer in layers:
-                x = layer(x)
-            maps.append(x)
-        return maps
-
-
-def _inner_channels(dim: int, out: tuple[int, int, int, int]) -> tuple[int, int, int]:
-    """Channels between the layers of the pyramid at strides p/4, p/2 and 2p."""
-    return max(2 * out[0], dim // 2), max(out[1], dim // 2), max(out[3], 2 * dim)
-
-
-class Head(nnx.Module):
-    """Four maps -> logits [B, H/4, W/4] (for patch 16): per-map 1x1, fusion, class.
-
-    The reference resizes each map to the finest one, concatenates, and applies the fusion's 1x1
-    convolution. Bilinear resizing and a 1x1 convolution commute, so here each map meets its slice
-    of the fusion kernel at its own resolution: the same sum for a third of the arithmetic.
-    """
-
-    def __init__(self, pyramid: tuple[int, ...], channels: int, *, dtype, rngs):
-        init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-        module = lambda i: ConvModule(i, channels, init, dtype=dtype, rngs=rngs)  # noqa: E731
-        self.convs = nnx.List([module(c) for c in pyramid])
-        self.fusion_conv = module(channels * len(pyramid))
-        self.conv_seg = _conv(channels, 1, 1, dtype, rngs)
-        self.dropout = nnx.Dropout(0.1, broadcast_dims=(1, 2))
-
-    def __call__(self, maps: list[jax.Array], rngs: nnx.Rngs | None) -> jax.Array:
-        fusion = self.fusion_conv.conv
-        kernels = jnp.split(fusion.kernel[0, 0].astype(fusion.dtype), len(maps))
-        _, height, width, _ = maps[0].shape
-        x = sum(
-            _resize(jax.nn.relu(module.conv(m)) @ kernel, (height, width))
-            for m, module, kernel in zip(maps, self.convs, kernels, strict=True)
-        )
-        assert isinstance(x, jax.Array)  # there are maps: not the 0 of an empty sum
-        x = jax.nn.relu(x + fusion.bias[...].astype(x.dtype))
-        x = self.dropout(x, deterministic=rngs is None, rngs=rngs)
-        return self.conv_seg(x)[..., 0]
-
-
-class ConvModule(nnx.Module):
-    """Holds a 1x1 convolution under the name `conv`, as mmcv does."""
-
-    def __init__(self, din: int, dout: int, kernel_init, *, dtype, rngs):
-        zeros = nnx.initializers.zeros_init()
-        self.conv = PatchConv(
-            din, dout, 1, dtype=dtype, kernel_init=kernel_init, bias_init=zeros, rngs=rngs
-        )
-
-
-class UpConv(nnx.Module):
-    """Transposed convolution, kernel 2, stride 2: [B, h, w, I] -> [B, 2h, 2w, O].
-
-    `kernel` is [2, 2, O, I], which is PyTorch's (I, O, 2, 2) under the permutation of all others.
-    """
-
-    def __init__(self, din: int, dout: int, *, dtype, rngs):
-        init = torch_uniform(dout * 4)
-        self.kernel = nnx.Param(init(rngs.params(), (2, 2, dout, din), jnp.float32))
-        self.bias = nnx.Param(init(rngs.params(), (dout,), jnp.float32))
-        self.dtype = dtype
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        b, h, w, _ = x.shape
-        kernel = self.kernel[...].astype(self.dtype)
-        y = jnp.einsum("bhwi,kloi->bhkwlo", x.astype(self.dtype), kernel)
-        return y.reshape(b, 2 * h, 2 * w, -1) + self.bias[...].astype(self.dtype)
-
-
-class Gelu(nnx.Module):
-    """Exact GELU as a layer, so that the layers' indices are the reference's."""
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return gelu(x)
-
-
-@jax.named_scope("click_maps")
-def click_maps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Disks of radius 5 around the clicks: [B, 2n, 3] -> float32 [B, H, W, 2], positive first.
-
-    A row is no click when both its coordinates are negative; clicks may be fractional or lie
-    outside the image (isegm `DistMaps`, `use_disks`). Points [B, 2n, 5] are `with_remainders`.
-    """
-    b, rows = points.shape[:2]
-    row = jnp.arange(size[0], dtype=jnp.float32) - points[:, :, :1]  # [B, 2n, H]
-    col = jnp.arange(size[1], dtype=jnp.float32) - points[:, :, 1:2]
-    if points.shape[2] == 5:
-        row, col = row - points[:, :, 3:4], col - points[:, :, 4:]
-    valid = jnp.max(points[:, :, :2], -1) >= 0
-    row2 = jnp.where(valid[:, :, None], row**2, jnp.inf).reshape(b, 2, rows // 2, size[0])
-    col2 = (col**2).reshape(b, 2, rows // 2, size[1])
-
-    def nearest(i, best):
-        return jnp.minimum(best, row2[:, :, i, :, None] + col2[:, :, i, None, :])
-
-    best = jnp.full((b, 2, *size), jnp.inf, jnp.float32)
-    best = jax.lax.fori_loop(0, rows // 2, nearest, best)
-    return jnp.moveaxis(best <= CLICK_RADIUS**2, 1, -1).astype(jnp.float32)
-
-
-def with_remainders(points: np.ndarray) -> np.ndarray:
-    """Points [..., 3] -> float32 [..., 5]: what float32 takes off the coordinates, appended.
-
-    The public predictor subtracts clicks of float64 from the pixels' places, and only then rounds.
-    """
-    points = np.asarray(points)
-    rounded = points.astype(np.float32)
-    return np.concatenate([rounded, (points - rounded)[..., :2].astype(np.float32)], -1)
-
-
-def resize_align_corners(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear resize of [B, h, w] to [B, *size] in which corner pixels keep their places."""
-    if x.shape[1:] == size:
-        return x
-    rows, cols = (_lerp_matrix(o, n) for o, n in zip(x.shape[1:], size, strict=True))
-    return jnp.einsum("Hh,bhw,Ww->bHW", rows, x, cols, precision="highest")
-
-
-def _lerp_matrix(old: int, new: int) -> jax.Array:
-    """[new, old] weights: output i samples input i * (old - 1) / (new - 1)."""
-    source = np.arange(new, dtype=np.float32) * np.float32((old - 1) / max(new - 1, 1))
-    low = np.minimum(source.astype(np.int32), max(old - 2, 0))
-    matrix = np.zeros((new, old), np.float32)
-    matrix[np.arange(new), low] = 1 - (source - low)
-    if old > 1:
-        matrix[np.arange(new), low + 1] = source - low
-    return jnp.asarray(matrix)
-
-
-def _resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), "bilinear", antialias=False)
-
-
 def _to_windows(x: jax.Array, split: tuple[int, int]) -> jax.Array:
     b, h, w, dim = x.shape
     nh, nw = split
@@ -427,14 +269,3 @@ def _rematted(policy: str):
     if policy == "none":
         return call
     return nnx.remat(call, policy=getattr(jax.checkpoint_policies, policy))
-
-
-def _conv(din: int, dout: int, size: int, dtype, rngs) -> PatchConv:
-    init = torch_uniform(din * size * size)
-    return PatchConv(din, dout, size, dtype=dtype, kernel_init=init, bias_init=init, rngs=rngs)
-
-
-def _group_norm(channels: int, dtype, rngs) -> nnx.GroupNorm:
-    return nnx.GroupNorm(
-        channels, num_groups=1, epsilon=1e-5, use_fast_variance=False, dtype=dtype, rngs=rngs
-    )

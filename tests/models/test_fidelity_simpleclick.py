@@ -10,6 +10,7 @@ from fidelity import generator, image, load, relative_error, some, state_dict
 from flax import nnx
 
 from mis_jax.models import loading, official, porting, simpleclick
+from mis_jax.models.click_maps import click_maps, with_remainders
 from mis_jax.models.simpleclick import VARIANTS, Variant
 from mis_jax.models.vit import resize_pos_embed
 
@@ -149,14 +150,14 @@ def test_logits(recorded, name, size):
 
 
 def test_click_maps(recorded):
-    maps = np.asarray(simpleclick.click_maps(jnp.asarray(clicks()), (64, 80)))
+    maps = np.asarray(click_maps(jnp.asarray(clicks()), (64, 80)))
     theirs = np.unpackbits(recorded["click_maps"])[: maps.size].reshape(4, 2, 64, 80)
     np.testing.assert_array_equal(maps.transpose(0, 3, 1, 2), theirs)
 
 
 def test_click_maps_of_unrounded_clicks(recorded):
-    points = simpleclick.with_remainders(zoomed_clicks())
-    maps = np.asarray(simpleclick.click_maps(jnp.asarray(points), (64, 80)))
+    points = with_remainders(zoomed_clicks())
+    maps = np.asarray(click_maps(jnp.asarray(points), (64, 80)))
     theirs = np.unpackbits(recorded["zoomed_click_maps"])[: maps.size].reshape(1, 2, 64, 80)
     np.testing.assert_array_equal(maps.transpose(0, 3, 1, 2), theirs)
 

@@ -12,7 +12,8 @@ from flax import nnx
 from scipy.special import erf
 
 from mis_jax.errors import InputError
-from mis_jax.models import porting, simpleclick
+from mis_jax.models import porting, pyramid, simpleclick
+from mis_jax.models.click_maps import click_maps
 from mis_jax.models.simpleclick import VARIANTS, Variant
 
 SIZE = 64
@@ -406,7 +407,7 @@ def test_click_maps():
         [(-2, -2), (-0.5, -0.5), (19, 29), (-1, -1)],  # both negative: none, even 3 pixels away
     ]
     points = np.array([[(*p, 100) for p in image] for image in rows], "f")
-    actual = np.asarray(simpleclick.click_maps(points, (height, width)))
+    actual = np.asarray(click_maps(points, (height, width)))
     assert actual.dtype == np.float32
     np.testing.assert_array_equal(actual, [disks(p, height, width) for p in points])
     assert actual.any((1, 2)).tolist() == [[True, True], [True, True], [False, True]]
@@ -416,8 +417,8 @@ def test_click_maps():
 def test_click_maps_ignore_the_order():
     points = np.array([[(4, 6, 0), (9, 9, 3)]], "f")
     other = points * np.float32([1, 1, 0]) - np.float32([0, 0, 1])
-    maps = simpleclick.click_maps(points, (16, 16))
-    np.testing.assert_array_equal(maps, simpleclick.click_maps(other, (16, 16)))
+    maps = click_maps(points, (16, 16))
+    np.testing.assert_array_equal(maps, click_maps(other, (16, 16)))
 
 
 @pytest.mark.parametrize(("old", "new"), [((16, 16), (64, 64)), ((3, 5), (7, 4)),
@@ -425,7 +426,7 @@ def test_click_maps_ignore_the_order():
 def test_resize_align_corners(old, new):
     x = np.random.default_rng(2).normal(size=(2, *old)).astype("f")
     rows, cols = (aligned(n, o) for n, o in zip(new, old, strict=True))
-    assert_close(simpleclick.resize_align_corners(jnp.asarray(x), new), rows @ x @ cols.T, 1e-6)
+    assert_close(pyramid.resize_align_corners(jnp.asarray(x), new), rows @ x @ cols.T, 1e-6)
 
 
 @pytest.mark.parametrize("split", [(2, 3), (1, 1), (4, 6)])

@@ -20,7 +20,7 @@ from vit_reference import (
 )
 
 from mis_jax.errors import InputError
-from mis_jax.models import porting, vit
+from mis_jax.models import layers, porting, vit
 
 TINY = vit.Variant(dim=24, depth=2, heads=3, patch=4, grid=3)
 GIANT = vit.Variant(dim=24, depth=2, heads=3, patch=4, grid=3, layer_scale=True, swiglu=True)
@@ -99,9 +99,9 @@ def test_attention_in_chunks(monkeypatch, masked):
     scores = scores if mask is None else scores * mask[:, None, None, :]
     expected = np.einsum("bhqk,bkhd->bqhd", scores / scores.sum(-1, keepdims=True), v)
     with jax.default_matmul_precision("highest"):
-        assert_close(vit.attention(q, k, v, mask), expected)
-        monkeypatch.setattr(vit, "QUERY_CHUNK", 9)
-        assert_close(vit.attention(q, k, v, mask), expected)
+        assert_close(layers.attention(q, k, v, mask), expected)
+        monkeypatch.setattr(layers, "QUERY_CHUNK", 9)
+        assert_close(layers.attention(q, k, v, mask), expected)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_fused_attention_where_the_gpu_has_it(
 ):
     fields = {} if capability is None else {"compute_capability": capability}
     device = types.SimpleNamespace(platform=platform, **fields)
-    assert vit.fits_cudnn(device, jnp.dtype(dtype), channels) == fits
+    assert layers.fits_cudnn(device, jnp.dtype(dtype), channels) == fits
     if platform == "cpu":
         return
     used, called = jax.nn.dot_product_attention, []
@@ -139,7 +139,7 @@ def test_fused_attention_where_the_gpu_has_it(
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     monkeypatch.setattr(jax.nn, "dot_product_attention", spy)
     x = jnp.ones((1, 2, 1, channels), dtype)
-    vit.attention(x, x, x, jnp.asarray([[True, False]]) if masked else None)
+    layers.attention(x, x, x, jnp.asarray([[True, False]]) if masked else None)
     assert called == ["cudnn" if fits and not masked else None]
 
 
@@ -151,7 +151,7 @@ def test_gelu_and_its_slope(dtype):
     exact = wide * below
     slope = below + wide * np.exp(-0.5 * wide**2) / math.sqrt(2 * math.pi)
     tolerance = 1e-6 if dtype == "float32" else 0.03
-    values, pull = jax.vjp(vit.gelu, jnp.asarray(x, dtype))
+    values, pull = jax.vjp(layers.gelu, jnp.asarray(x, dtype))
     assert values.dtype == dtype
     np.testing.assert_allclose(values.astype("f"), exact, rtol=tolerance, atol=tolerance)
     (slopes,) = pull(jnp.ones_like(values))

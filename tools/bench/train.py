@@ -30,7 +30,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mis_jax import config
-from mis_jax.models import simpleclick
+from mis_jax.models import click_maps, simpleclick
 from mis_jax.training import monitor, next_clicks, sharding, train_step
 
 SCHEDULE = 55 * 8498  # samples of the paper's training: epochs, images of SBD
@@ -222,7 +222,7 @@ def published_side(folder: Path, c: ConfigDict, batches: list[dict], kind: str) 
     v, side = simpleclick.check_size(c.model.variant, c.model.patch, c.data.crop), c.data.crop
     net = MISModel(
         use_disks=True,
-        norm_radius=simpleclick.CLICK_RADIUS,
+        norm_radius=click_maps.CLICK_RADIUS,
         with_prev_mask=True,
         backbone_params=dict(
             img_size=(side, side), patch_size=(v.patch, v.patch), in_chans=3, embed_dim=v.dim,

@@ -16,20 +16,20 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULT = ROOT / "results" / "fidelity" / "mutations.json"
 # What is changed; file, text before and after; NAME of the test_fidelity_NAME.py that must fail.
 MUTATIONS = (
-    ("GELU by tanh", "models/vit.py", "return (wide * _normal_cdf(wide)).astype(x.dtype)",
+    ("GELU by tanh", "models/layers.py", "return (wide * _normal_cdf(wide)).astype(x.dtype)",
      "return jax.nn.gelu(x, approximate=True)", "features"),
-    ("LayerNorm eps 1e-6 -> 1e-5", "models/vit.py", "epsilon=1e-6", "epsilon=1e-5", "features"),
+    ("LayerNorm eps 1e-6 -> 1e-5", "models/layers.py", "epsilon=1e-6", "epsilon=1e-5", "features"),
     ("cubic kernel a -0.75 -> -0.5", "features/vit_extractor.py", '"cubic-pytorch"', '"cubic"',
      "features"),
     ("position offset 0.1 -> 0", "features/vit_extractor.py", "(0.1, ", "(0.0, ", "features"),
     ("LayerScale left out", "models/vit.py", "layer_scale=True", "layer_scale=False", "features"),
     ("12 heads of MoCo v3 small -> 6", "models/vit.py", "Variant(384, 12, 12, 16, 14)",
      "Variant(384, 12, 6, 16, 14)", "features"),
-    ("GELU of the pyramid by tanh", "models/simpleclick.py", "return gelu(x)",
+    ("GELU of the pyramid by tanh", "models/pyramid.py", "return gelu(x)",
      "return jax.nn.gelu(x, approximate=True)", "simpleclick"),
-    ("GroupNorm eps 1e-5 -> 1e-6", "models/simpleclick.py", "epsilon=1e-5", "epsilon=1e-6",
+    ("GroupNorm eps 1e-5 -> 1e-6", "models/pyramid.py", "epsilon=1e-5", "epsilon=1e-6",
      "simpleclick"),
-    ("click radius 5 -> 4", "models/simpleclick.py", "CLICK_RADIUS = 5", "CLICK_RADIUS = 4",
+    ("click radius 5 -> 4", "models/click_maps.py", "CLICK_RADIUS = 5", "CLICK_RADIUS = 4",
      "simpleclick"),
     ("sigma 16 -> 15", "config.py", '"sigma_luma": 16.0', '"sigma_luma": 15.0', "losses"),
     ("YUV matrix not transposed", "training/losses.py", 'if yuv == "correct"',
@@ -53,7 +53,7 @@ MUTATIONS = (
      "if missed >= surplus", "protocol"),
     ("BCE of wrong sign", "training/losses.py", "- logits * target", "+ logits * target",
      "training"),
-    ("dropout of the head off", "models/simpleclick.py", "nnx.Dropout(0.1", "nnx.Dropout(0.0",
+    ("dropout of the head off", "models/pyramid.py", "nnx.Dropout(0.1", "nnx.Dropout(0.0",
      "training"),
 )  # fmt: skip
 

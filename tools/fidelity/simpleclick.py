@@ -44,6 +44,8 @@ from test_fidelity_simpleclick import (
 )
 
 from mis_jax.models import loading, official, porting, simpleclick, vit
+from mis_jax.models.click_maps import click_maps as our_click_maps
+from mis_jax.models.click_maps import with_remainders
 from mis_jax.models.export import export
 from mis_jax.models.simpleclick import VARIANTS
 
@@ -117,10 +119,10 @@ def click_maps() -> tuple[dict, list]:
     """Disks around clicks of float32, and of float64 as ZoomIn hands them on."""
     disks = DistMaps(5, use_disks=True)
     theirs = disks(torch.zeros(4, 1, 64, 80), torch.as_tensor(clicks())).numpy()
-    ours = np.asarray(simpleclick.click_maps(clicks(), (64, 80))).transpose(0, 3, 1, 2)
+    ours = np.asarray(our_click_maps(clicks(), (64, 80))).transpose(0, 3, 1, 2)
     small = disks(torch.zeros(1, 1, 64, 80), torch.as_tensor(zoomed_clicks())).numpy()
     rng, rounded, exact = generator("zoomed clicks"), 0, 0
-    maps = jax.jit(simpleclick.click_maps, static_argnums=1)
+    maps = jax.jit(our_click_maps, static_argnums=1)
     for _ in range(200):
         side = rng.randint(200, 600)
         points = np.full((1, 48, 3), -1.0)
@@ -128,7 +130,7 @@ def click_maps() -> tuple[dict, list]:
         double = disks(torch.zeros(1, 1, CROP, CROP), torch.as_tensor(points)).numpy()
         double = double.transpose(0, 2, 3, 1)
         rounded += int((maps(points.astype(np.float32), (CROP, CROP)) != double).sum())
-        exact += int((maps(simpleclick.with_remainders(points), (CROP, CROP)) != double).sum())
+        exact += int((maps(with_remainders(points), (CROP, CROP)) != double).sum())
     oracle = "DistMaps(use_disks=True)"
     row = {"oracle": f"{oracle}, float64", "cases": "9600 clicks, as of 200 crops by ZoomIn"}
     rows = [{"part": "Click maps", "oracle": oracle, "cases": f"{clicks().size // 3} clicks",

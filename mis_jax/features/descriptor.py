@@ -182,7 +182,7 @@ def _smooth(features: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.nd
 
 
 @njit(nogil=True, cache=True)
-def _relax(values: np.ndarray, links: np.ndarray, strength: float) -> np.ndarray:
+def _relax(values: np.ndarray, links: np.ndarray, strength: np.float32) -> np.ndarray:
     """Solves (1 + strength * L) x = values along every row, L the Laplacian of the row's links.
 
     values float32 [h, w, C], links float32 [h, w - 1] -> float32 [h, w, C].

@@ -62,7 +62,7 @@ def _uniform(
 def _top_down(
     merges: np.ndarray,
     areas: np.ndarray,
-    alpha: float,
+    alpha: np.float32,
     min_area: float,
     max_tries: int,
     rng: np.random.Generator,
@@ -77,7 +77,9 @@ def _top_down(
 
 
 @njit(nogil=True, cache=True)
-def _walk(merges: np.ndarray, areas: np.ndarray, alpha: float, rng: np.random.Generator) -> int:
+def _walk(
+    merges: np.ndarray, areas: np.ndarray, alpha: np.float32, rng: np.random.Generator
+) -> int:
     """Algorithm 2, with the draws and the float32 of the published mis/ops/src/sampling.cpp."""
     n = len(merges) + 1
     node = _next_split(merges, areas, 2 * n - 2)

@@ -327,7 +327,7 @@ def _cost(centers: np.ndarray, regions: np.ndarray, a: np.uint32, b: np.uint32) 
 
 # Only here may the compiler change the order of additions, to add several channels at once.
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
-def _squared_distance(centers: np.ndarray, a: int, b: int) -> np.float32:
+def _squared_distance(centers: np.ndarray, a: int | np.uint32, b: int | np.uint32) -> np.float32:
     total = np.float32(0)
     for c in range(centers.shape[1]):
         difference = centers[a, c] - centers[b, c]

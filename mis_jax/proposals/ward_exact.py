@@ -193,7 +193,7 @@ def _entry(cost: np.float32, edge: int) -> np.int64:
 
 
 @njit(nogil=True, cache=True)
-def _dearer(a: int, b: int) -> bool:
+def _dearer(a: np.int64, b: np.int64) -> np.bool_:
     """Whether entry `a` costs strictly more than entry `b`."""
     return (a >> 32) > (b >> 32)
 
@@ -201,7 +201,7 @@ def _dearer(a: int, b: int) -> bool:
 @njit(nogil=True, cache=True)
 def _pop_edge(
     heap: np.ndarray, length: int, edges: np.ndarray, parents: np.ndarray
-) -> tuple[int, int]:
+) -> tuple[np.int64, int]:
     """Pops until both regions of an edge still exist; its entry, and the length left."""
     while True:
         entry = heap[0]
@@ -214,7 +214,7 @@ def _pop_edge(
 
 
 @njit(nogil=True, cache=True)
-def _sift_hole(heap: np.ndarray, hole: int, length: int, entry: int) -> None:
+def _sift_hole(heap: np.ndarray, hole: int, length: int, entry: np.int64) -> None:
     """libstdc++'s `__adjust_heap`: the hole sinks to the bottom, then the entry climbs from it."""
     top = hole
     while hole < (length - 1) // 2:
@@ -229,7 +229,7 @@ def _sift_hole(heap: np.ndarray, hole: int, length: int, entry: int) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _sift_up(heap: np.ndarray, hole: int, top: int, entry: int) -> None:
+def _sift_up(heap: np.ndarray, hole: int, top: int, entry: np.int64) -> None:
     """libstdc++'s `__push_heap`: the entry climbs from the hole past strictly dearer ones."""
     while hole > top and _dearer(heap[(hole - 1) // 2], entry):
         heap[hole] = heap[(hole - 1) // 2]

@@ -138,7 +138,7 @@ def check(config: ConfigDict) -> None:
 
 
 def features() -> dict:
-    """Image -> one feature per patch (features.py)."""
+    """Image -> one feature per patch (features/extractors.py)."""
     return {
         # A ViT: dino-vits8 | dino-vits16 | dino-vitb8 | dino-vitb16 | dinov2-vits14 |
         # dinov2-vitb14 | dinov2-vitl14 | dinov2-vitg14 | mocov3-vits16 | mocov3-vitb16; or
@@ -158,7 +158,7 @@ def features() -> dict:
 
 
 def propose() -> dict:
-    """Folder of images -> shards of records (propose.py)."""
+    """Folder of images -> shards of records (records/propose.py)."""
     return {
         "max_side": 1024,  # longer images are shrunk to this many pixels before anything; 0: never
         "shard_size": 256,  # images a shard
@@ -167,7 +167,7 @@ def propose() -> dict:
 
 
 def data() -> dict:
-    """Record -> training sample (tree.py, augment.py, input.py)."""
+    """Record -> training sample (proposals/sampling.py; training/augment.py, input.py)."""
     return {
         "crop": 448,  # side of the square training crop, pixels
         "sampling": "top_down",  # Algorithm 2; "uniform" (Table 5); "fixed": a child of the root
@@ -193,7 +193,7 @@ def data() -> dict:
 
 
 def clicks() -> dict:
-    """Simulated clicks (clicks.py, simulate.py)."""
+    """Simulated clicks (training/first_clicks.py, next_clicks.py)."""
     return {
         "max_points": 24,  # rows for positive clicks, and as many for negative ones
         "gamma": 0.8,  # P(k clicks) is proportional to gamma**k
@@ -204,7 +204,7 @@ def clicks() -> dict:
 
 
 def model() -> dict:
-    """SimpleClick (simpleclick.py)."""
+    """SimpleClick (models/simpleclick.py)."""
     return {
         "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano | Pico
         "patch": 0,  # patch size in pixels; 0: the variant's own
@@ -220,7 +220,7 @@ def model() -> dict:
 
 
 def loss() -> dict:
-    """What is minimised (losses.py), Eq. 6 to 8.
+    """What is minimised (training/losses.py), Eq. 6 to 8.
 
     Where the paper and its code (mis/model/losses.py) differ, the default is the code's.
     """
@@ -240,7 +240,7 @@ def loss() -> dict:
 
 
 def optim() -> dict:
-    """Adam and its schedule (train.py)."""
+    """Adam and its schedule (training/train_step.py)."""
     return {
         "batch_size": 32,  # samples a step, over all devices
         "accumulate": 1,  # parts a batch is computed in, one after the other, to save memory
@@ -258,14 +258,14 @@ def optim() -> dict:
 
 
 def mesh() -> dict:
-    """Devices (sharding.py)."""
+    """Devices (training/sharding.py)."""
     return {
         "fsdp": 1,  # devices over which parameters and optimizer state are split
     }
 
 
 def train() -> dict:
-    """The loop (train.py)."""
+    """The loop (training/train.py)."""
     return {
         "color_aug": True,  # jitter, grey and blur on the device, as in mis/model/is_model.py
         "log_every": 20,  # steps between two updates of the progress line
@@ -279,7 +279,7 @@ def train() -> dict:
 
 
 def evaluation() -> dict:
-    """Predictor and NoC (predictor.py, evaluate.py)."""
+    """Predictor and NoC (predictors/network.py, evaluation/evaluate.py)."""
     return {
         "size": 448,  # side of the square that ZoomIn feeds the network, pixels
         "davis_size": 672,  # the same for DAVIS

@@ -20,6 +20,8 @@ def written():
     return sorted(str(p.relative_to(ROOT)) for p in found if p.suffix in KINDS)
 
 
+CODE = ("mis_jax", "configs", "tools", "tests")
+OURS = {path.name for folder in CODE for path in (ROOT / folder).rglob("*.py")}
 DOCUMENTS = [name for name in written() if name.endswith(".md")]
 
 
@@ -29,6 +31,13 @@ def test_paths_exist(name):
     for path in PATH.findall((ROOT / name).read_text("utf-8")):
         if not re.search(r"\b[A-Z]{2,}\b", path):  # NAME stands for one
             assert list(ROOT.glob(path)), path
+
+
+@pytest.mark.parametrize("name", written())
+def test_files_are_called_as_they_are(name):
+    """A `NAME.py` without its folder is some file of ours."""
+    found = re.findall(r"(?<![\w/*$])([a-z_]+\.py)\b", (ROOT / name).read_text("utf-8"))
+    assert set(found) <= OURS | {"mine.py", "setup.py", "vision_transformer.py"}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

@@ -2,7 +2,7 @@
 
 `mis-jax evaluate --predictor tree --datasets ... --output DIR` needs no run: merge trees answer, or
 a classic method does. What is clicked, and how, is in clicking.py and clicker.py; this makes the
-predictors, and writes the tables (metrics.py, tables.py) and figures (figures.py).
+predictors, and writes the tables (metrics.py, tables.py, formats.py) and figures (figures.py).
 """
 
 import contextlib

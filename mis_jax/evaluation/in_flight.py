@@ -47,7 +47,7 @@ class Batched:
             self._move(-1)
 
     def __call__(self, image: np.ndarray, previous: np.ndarray, points: np.ndarray) -> np.ndarray:
-        """Logits float32 [1, S, S] of a batch of one; see `predictor.Network`."""
+        """Logits float32 [1, S, S] of a batch of one; see `predictors.Network`."""
         answer: Future = Future()
         self._move(-1, ((image, previous, self._padded(points)), answer))
         return answer.result()

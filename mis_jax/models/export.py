@@ -12,7 +12,7 @@ from mis_jax.models import licences, loading, official, porting, state_dicts
 
 
 def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
-    """Writes what `checkpoint.load(source)` gives, the config included, into one file.
+    """Writes what `loading.load(source)` gives, the config included, into one file.
 
     `mis_jax.Predictor.load` and `mis-jax evaluate` open what is written. FILE.safetensors has
     PyTorch's names and layouts; FILE.pth is a checkpoint that the public code of SimpleClick and
@@ -22,7 +22,7 @@ def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
         The config.
 
     Raises:
-        InputError: of `checkpoint.load`; another suffix; a model that the public code lacks.
+        InputError: of `loading.load`; another suffix; a model that the public code lacks.
     """
     file = pathlib.Path(file)
     if file.suffix not in (".safetensors", ".pth"):

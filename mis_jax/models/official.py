@@ -131,7 +131,7 @@ def content(
     """State dict and "config" with which the public code builds and strictly fills its model.
 
     Args:
-        tensors: our parameters under PyTorch's names (`weights.unport`).
+        tensors: our parameters under PyTorch's names (`porting.unport`).
         config: the config they belong to.
 
     Raises:

@@ -61,7 +61,7 @@ def _sample(name):
 
 
 def our_losses(steps):
-    """float64 [steps, 3]: BCE, smoothness and norm of the gradient, by `train.make_step`."""
+    """float64 [steps, 3]: BCE, smoothness and norm of the gradient, by `train_step.make_step`."""
     c = settings()
     mesh = sharding.make_mesh(1, jax.devices()[:1])
     step_fn, init, shapes, places = train_step.make_step(c, mesh)

@@ -179,7 +179,7 @@ def our_side(c: ConfigDict, batches: list[dict], compilations: Compilations) -> 
 
 
 def steps_of(c: ConfigDict) -> list[int]:
-    """For each number of simulated clicks, a step that draws it in `train.prepare`."""
+    """For each number of simulated clicks, a step that draws it in `train_step.prepare`."""
     side, half = 8, c.clicks.max_points
     sample = {"image": np.zeros((1, side, side, 3), np.uint8),
               "mask": np.ones((1, side, side), np.uint8),

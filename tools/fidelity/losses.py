@@ -45,7 +45,7 @@ def published(kind, logits, image, target):
 
 
 def ours(kind, logits, image, target):
-    """The same of train.loss, with the default config but for the kind of mask loss."""
+    """The same of train_step.loss, with the default config but for the kind of mask loss."""
     fields = config.loss() | {"mask": "nfl" if kind == "nfl" else "bce"}
     name = "loss" if kind == "total" else kind
     batch = {"image": image, "mask": target}

@@ -130,7 +130,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def program(tiny):
-    """Mesh shape -> what `train_step.make_step` makes and the batches' sharding; compiled once each."""
+    """Mesh shape -> what `make_step` makes and the sharding of batches; compiled once each."""
 
     @functools.cache
     def make(*shape):

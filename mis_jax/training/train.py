@@ -9,6 +9,7 @@ import contextlib
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import jax
@@ -52,10 +53,11 @@ def main(argv: list[str]) -> None:
     run = pathlib.Path(f.workdir)
     if run.is_file():
         raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
-    # JAX defines the names of its config as it runs, which its types do not say.
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        # a run that goes on need not compile again
-        jax.config.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
+    settings: Any = (
+        jax.config
+    )  # its names are defined as JAX runs, and some versions' types lack them
+    if not settings.jax_compilation_cache_dir:  # a run that goes on need not compile again
+        settings.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
     train(shards(argv[1], run, f.config), run, f.config, f.held_out)
 
 

@@ -182,10 +182,10 @@ def test_folders_that_cannot_be_written(tmp_path):
 
 FULL = """
 import os, resource, sys
-from mis_jax import records
+from mis_jax.records.schema import ShardWriter
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try:
-    with records.ShardWriter(sys.argv[1]) as writer:
+    with ShardWriter(sys.argv[1]) as writer:
         for _ in range(9):
             writer.write(os.urandom(100_000))
         writer.commit()

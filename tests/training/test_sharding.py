@@ -13,6 +13,9 @@ from mis_jax.models import simpleclick
 from mis_jax.training import checkpoint, sharding, train, train_step
 
 pytestmark = pytest.mark.skipif(jax.device_count() != 8, reason="needs the 8 devices of conftest")
+# Conftest's quick compiler may round red and the largest channel apart, and color.rotate_hue asks
+# whether they are equal: images would come out differently on different meshes.
+EXACT = {"xla_cpu_use_fusion_emitters": True}
 
 
 def mesh_of(data, fsdp):
@@ -135,7 +138,13 @@ def program(tiny):
     @functools.cache
     def make(*shape):
         mesh = mesh_of(*shape)
-        return *train_step.make_step(tiny_config(), mesh), sharding.batch_sharding(mesh)
+        step_fn, init, shapes, places = train_step.make_step(tiny_config(), mesh)
+        place = sharding.batch_sharding(mesh)
+        state = jax.tree.map(
+            lambda x, p: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=p), shapes, places
+        )
+        lowered = step_fn.lower(state, sharding.to_devices(next(batches(1)), place))
+        return lowered.compile(EXACT), init, shapes, places, place
 
     return make
 
@@ -169,7 +178,7 @@ def alone(program):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", [(2, 1), (8, 1), (1, 4), (4, 2)])
+@pytest.mark.parametrize("shape", [(8, 1), (1, 4), (4, 2)])
 def test_steps_do_not_depend_on_the_mesh(program, alone, shape):
     start, expected, end = alone
     _, init, _, places, _ = program(*shape)
@@ -196,7 +205,7 @@ class Stream:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("before", "after"), [((4, 2), (1, 4)), ((2, 1), (4, 2))])
+@pytest.mark.parametrize(("before", "after"), [((4, 2), (1, 4)), ((8, 1), (4, 2))])
 def test_a_checkpoint_of_one_mesh_goes_on_on_another(program, alone, tmp_path, before, after):
     start, expected, _ = alone
     _, state = go_on(program(*before), jax.device_put(start, program(*before)[3]), range(2))

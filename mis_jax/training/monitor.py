@@ -13,8 +13,8 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from mis_jax import evaluation
 from mis_jax.errors import InputError
-from mis_jax.evaluation import clicker, clicking, evaluate, metrics
 from mis_jax.files import write_file
 from mis_jax.models import simpleclick
 from mis_jax.predictors import Predictor, make_program
@@ -192,8 +192,8 @@ class HeldOut:
     def __init__(self, datasets: Sequence[str], config: ConfigDict) -> None:
         count, self._eval, self._sets = config.train.noc_objects, config.eval, []
         programs = {}
-        for benchmark in evaluate.open_datasets(datasets):
-            size = clicking.input_size(benchmark, config.eval)
+        for benchmark in evaluation.evaluate.open_datasets(datasets):
+            size = evaluation.clicking.input_size(benchmark, config.eval)
             assert size is not None  # a run's settings have it
             if size not in programs:
                 programs[size] = make_program(config, size, config.eval.flip)
@@ -202,14 +202,14 @@ class HeldOut:
 
     def __call__(self, params: dict) -> dict[str, float]:
         """{"NAME noc85", "NAME noc90"} of each dataset; `params` are on this process's devices."""
-        e, found = self._eval, {}
+        e, found, goal = self._eval, {}, TARGETS[-1] / 100
+        rounds = evaluation.clicker.rounds
         for name, samples, size, program in self._sets:
             network = functools.partial(program, params)
             predictor = Predictor(network, size, e.threshold)
             ious = [
-                [r.iou for r in clicker.rounds(predictor, sample, TARGETS[-1] / 100, e.max_clicks)]
-                for sample in samples
+                [r.iou for r in rounds(predictor, sample, goal, e.max_clicks)] for sample in samples
             ]
             for percent in TARGETS:
-                found[f"{name} noc{percent}"] = metrics.noc(ious, percent / 100, e.max_clicks)
+                found[f"{name} noc{percent}"] = evaluation.noc(ious, percent / 100, e.max_clicks)
         return found

@@ -48,9 +48,9 @@ def installed(wheel, tmp_path_factory):
     Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MIS_JAX"))}
 
-    def run(program, *words):
+    def run(program, *words, cwd=folder):
         command = [folder / "env" / "bin" / program, *words]
-        run = subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         return run.stdout
 
@@ -65,14 +65,20 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
     assert {n for n in names if ".dist-info/" not in n} == wanted
 
 
+@pytest.mark.parametrize("cwd", [None, ROOT], ids=["the wheel", "a clone"])
+def test_experiments_are_found(installed, cwd):
+    code = "import mis_jax.config as c; print(c.__file__, c.load('finetune_vitb16').loss.mask)"
+    where, loss = installed("python", "-c", code, **({"cwd": cwd} if cwd else {})).split()
+    assert Path(where).is_relative_to(ROOT) == (cwd == ROOT)
+    assert loss == "nfl"
+
+
 @pytest.mark.slow
 def test_commands_and_a_click(installed):
     assert "usage: mis-jax COMMAND" in installed("mis-jax", "--help")
     help_ = installed("mis-jax", "train", "--help", "--config", "tiny_cpu")
     assert "--workdir" in help_
     assert all(name in help_ for name in config.names())
-    derived = "from mis_jax import config; print(config.load('finetune_vitb16').loss.mask)"
-    assert installed("python", "-c", derived) == "nfl\n"
     assert installed("python", "-m", "mis_jax", "--help") == installed("mis-jax", "--help")
     where, pixels, right = installed("python", "-c", CLICK).split()
     assert Path(where) != Path(mis_jax.__file__)

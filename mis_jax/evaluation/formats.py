@@ -31,6 +31,9 @@ def aligned(table: Sequence[Sequence[str]], left: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+# ---- LaTeX
+
+
 def tabular(table: Sequence[Sequence[str]], left: int, above: Sequence[str] = ()) -> str:
     """A tabular; a row of one cell is the name of a group."""
     across = len(table[0])

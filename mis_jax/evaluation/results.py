@@ -20,9 +20,6 @@ class Run:
     folder: Path
 
 
-# ---- reading
-
-
 def load_all(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
     """`load` of several, with labels of their own: those given, or else longer ones where needed.
 

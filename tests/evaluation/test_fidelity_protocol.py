@@ -47,6 +47,7 @@ def test_figures_of_the_table(recorded, row):
     np.testing.assert_array_equal(table, recorded["table"][row])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 4])
 def test_simpleclick_is_clicked_alike(recorded, number):
     given = pair(SMALL_PAIRS[number])

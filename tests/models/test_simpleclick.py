@@ -367,10 +367,13 @@ def test_dropout_is_of_whole_channels(tensors, params):
     reference, kept = Reference(tensors, TINY), []
     features = [reference.features(*s) for s in zip(image, prev, points, strict=True)]
     weight = tensors["head.conv_seg.weight"][0, :, 0, 0]
+    resize = aligned(SIZE, len(features[0]))
+    products = [
+        np.einsum("Hh,hwc,Ww->HWc", resize, x * weight, resize).reshape(-1, TINY.head)
+        for x in features
+    ]
     for seed in range(20):
-        for x, logits in zip(features, np.asarray(run(jax.random.key(seed)), "d"), strict=True):
-            resize = aligned(SIZE, len(x))
-            terms = np.einsum("Hh,hwc,Ww->HWc", resize, x * weight, resize).reshape(-1, TINY.head)
+        for terms, logits in zip(products, np.asarray(run(jax.random.key(seed)), "d"), strict=True):
             target = logits.ravel() - tensors["head.conv_seg.bias"]
             factor = np.linalg.lstsq(terms[::13], target[::13], rcond=1e-6)[0] * 0.9
             factor = factor[terms.std(0) > 0.05]

@@ -7,6 +7,7 @@ as the published code draws those inside torchvision.
 
 import jax
 import numpy as np
+import pytest
 from fidelity import generator, image, load, state_dict
 from flax import nnx
 
@@ -89,6 +90,7 @@ def draws(step):
     return int(rounds), np.asarray(uniform), np.asarray(kept)
 
 
+@pytest.mark.slow
 def test_first_steps_are_the_published_trainers():
     """Rounding is all that may differ; Adam magnifies it where gradients are near zero.
 

@@ -1,5 +1,6 @@
 """ZoomIn, flip and the public Predictor, against formulas written out again."""
 
+import jax
 import numpy as np
 import pytest
 from flax import nnx
@@ -287,8 +288,8 @@ def test_sigmoid_is_rounded_correctly():
 def test_a_batch_gets_the_digits_that_each_object_gets_alone():
     config = quickstart.get_config()
     variant, patch, crop = config.model.variant, config.model.patch, config.data.crop
-    model = simpleclick.build(variant, patch, crop, rngs=nnx.Rngs(0))
-    params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    build = lambda: simpleclick.build(variant, patch, crop, rngs=nnx.Rngs(0))  # noqa: E731
+    params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(build(), nnx.Param)))()
     network = lib.make_network(config, params, crop, flip=True)
     rng = np.random.default_rng(1)
     image = rng.random((3, crop, crop, 3), np.float32)

@@ -69,9 +69,8 @@ def test_clicks_on_held_out_objects(tmp_path):
     c = tiny_run.get_config()
     c.train.noc_objects = 2
     held_out = monitor.HeldOut([f"mine={tmp_path}"], c)
-    params = nnx.to_pure_dict(
-        nnx.state(simpleclick.build("Test", 0, 48, rngs=nnx.Rngs(0)), nnx.Param)
-    )
+    build = lambda: simpleclick.build("Test", 0, 48, rngs=nnx.Rngs(0))  # noqa: E731
+    params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(build(), nnx.Param)))()
     found = held_out(params)
     assert sorted(found) == ["mine noc85", "mine noc90"]
     assert 1 <= found["mine noc85"] <= found["mine noc90"] <= c.eval.max_clicks

@@ -69,9 +69,9 @@ def rotate_hue(image: jax.Array, turn: jax.Array) -> jax.Array:
     chroma = value - low
     scale = jnp.where(chroma > 0, chroma, 1.0)
     hue = jnp.where(
-        value == red,
+        (red >= green) & (red >= blue),
         (green - blue) / scale,
-        jnp.where(value == green, 2 + (blue - red) / scale, 4 + (red - green) / scale),
+        jnp.where(green >= blue, 2 + (blue - red) / scale, 4 + (red - green) / scale),
     )
     hue = (hue / 6 + turn[..., 0]) % 1.0
     channel = (jnp.asarray([5.0, 3.0, 1.0]) + 6 * hue[..., None]) % 6

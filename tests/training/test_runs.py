@@ -57,15 +57,18 @@ def whole(folder):
 
 def test_a_killed_run_equals_an_uninterrupted_one(folder, whole):
     """Killed about when the first checkpoint is written; test_train.py stops runs anywhere."""
-    process = start(folder, "killed")
-    wait_for_metrics(folder / "killed" / "metrics.jsonl", [process], lines=3)
-    process.kill()
-    process.communicate()
+    for run in ("killed", "killed too late", "killed at last"):  # where one runs to its end
+        process = start(folder, run)
+        wait_for_metrics(folder / run / "metrics.jsonl", [process], lines=3)
+        process.kill()
+        process.communicate()
+        if process.returncode < 0:
+            break
     assert process.returncode < 0
-    finish(start(folder, "killed"))
-    assert metrics_of(folder / "killed") == whole
+    finish(start(folder, run))
+    assert metrics_of(folder / run) == whole
     tiny_run.get_config()  # knows the model
-    a, b = (loading.load(folder / run)[1] for run in ("whole", "killed"))
+    a, b = (loading.load(folder / name)[1] for name in ("whole", run))
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 

@@ -143,6 +143,7 @@ def key_of(name, size):
     return f"logits {name} {size[0]} {size[1]}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), FORWARD)
 def test_logits(recorded, name, size):
     ours = our_logits(name, size, our_parameters(name))
@@ -169,6 +170,7 @@ def test_position_embeddings(recorded, side, grid):
     assert relative_error(some(ours), recorded[f"pos_embed {side} {grid[0]} {grid[1]}"]) < 2e-6
 
 
+@pytest.mark.slow
 def test_gradients(recorded):
     gradients = our_gradients()
     norms = np.array([norm_of(gradients, part) for part in PARTS])

@@ -48,9 +48,9 @@ def installed(wheel, tmp_path_factory):
     Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MIS_JAX"))}
 
-    def run(program, *words, cwd=folder):
+    def run(program, *words, cwd=None):
         command = [folder / "env" / "bin" / program, *words]
-        run = subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True)
+        run = subprocess.run(command, cwd=cwd or folder, env=clean, capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
         return run.stdout
 
@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_package_and_the_configs(wheel):
 @pytest.mark.parametrize("cwd", [None, ROOT], ids=["the wheel", "a clone"])
 def test_experiments_are_found(installed, cwd):
     code = "import mis_jax.config as c; print(c.__file__, c.load('finetune_vitb16').loss.mask)"
-    where, loss = installed("python", "-c", code, **({"cwd": cwd} if cwd else {})).split()
+    where, loss = installed("python", "-c", code, cwd=cwd).split()
     assert Path(where).is_relative_to(ROOT) == (cwd == ROOT)
     assert loss == "nfl"
 

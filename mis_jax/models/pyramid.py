@@ -5,11 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from mis_jax.models.layers import (
-    PatchConv,
-    gelu,
-    torch_uniform,
-)
+from mis_jax.models.layers import PatchConv, gelu, torch_uniform
 
 
 class SimpleFPN(nnx.Module):

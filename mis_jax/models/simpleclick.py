@@ -17,12 +17,7 @@ from flax import nnx
 from mis_jax.errors import InputError
 from mis_jax.models import porting
 from mis_jax.models.click_maps import click_maps, with_remainders
-from mis_jax.models.layers import (
-    Block,
-    PatchEmbed,
-    patch_embed_init,
-    torch_uniform,
-)
+from mis_jax.models.layers import Block, PatchEmbed, patch_embed_init, torch_uniform
 from mis_jax.models.pyramid import Head, SimpleFPN, inner_channels, resize_align_corners
 from mis_jax.models.vit import resize_pos_embed, sincos_pos_embed
 

@@ -39,6 +39,7 @@ COUNTS = (  # fields that are at least 1
 LATER = (  # older runs lack these and did what is the default
     "clicks.distance", "loss.mask", "model.start", "optim.accumulate", "train.picture_every",
     "train.noc_every", "train.noc_objects", "train.tensorboard", "eval.random",
+    "images.range", "images.bands",
 )  # fmt: skip
 
 
@@ -84,6 +85,7 @@ def default() -> ConfigDict:
     return ConfigDict(
         {
             "seed": 0,  # of the data stream, the initial parameters and the clicks
+            "images": images(),
             "features": features(),
             "propose": propose(),
             "data": data(),
@@ -111,7 +113,9 @@ def add_later(config: ConfigDict) -> None:
     """Gives a config that was written before there were some fields their defaults."""
     for name in LATER:
         section, _, leaf = name.partition(".")
-        if section in config and leaf not in config[section]:
+        if section not in config:
+            config[section] = ConfigDict()
+        if leaf not in config[section]:
             config[section][leaf] = default()[section][leaf]
 
 
@@ -135,6 +139,14 @@ def check(config: ConfigDict) -> None:
     scale = tuple(values["data.scale"])
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise InputError(f"config.data.scale is {scale}; it has to be a range such as (0.5, 2.0).")
+
+
+def images() -> dict:
+    """Image files of more than 8 bits or three bands (datasets/images.py)."""
+    return {
+        "range": (),  # (black, white), the values that become 0 and 255; (): by the files' values
+        "bands": (),  # from 0: (red, green, blue), or one that is grey; (): the first ones
+    }
 
 
 def features() -> dict:

@@ -1,4 +1,4 @@
-"""Flags that several commands share: `--config` and `--shard`."""
+"""Flags that several commands share: `--config`, `--masks` and `--shard`."""
 
 import pathlib
 import re
@@ -22,6 +22,16 @@ def define_config(default: str) -> None:
             raise InputError(f"there is no field config.{field[1]}{instead(field[1], known)}")
     names = f"{', '.join(config.names())}, or a file of your own"
     config_flags.DEFINE_config_file("config", file, f"{names}; {pathlib.Path(file).stem} if none.")
+
+
+def define_masks() -> None:
+    """Defines `--masks`, for commands that read masks (datasets/reading.py)."""
+    flags.DEFINE_list(
+        "masks",
+        [],
+        "Where masks leave it open: ids (every value is an object), half (the object is above half "
+        "of the range), stored or upright (drawn before or after the EXIF rotation).",
+    )
 
 
 def define_shard() -> None:

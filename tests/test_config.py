@@ -23,7 +23,7 @@ def parameters(function):
 
 def test_sections_passed_on_whole_fit_their_functions():
     assert set(config.features()) == parameters(extractors.make_extractor)
-    rest = {"source", "folder", "extractor", "batch_size", "shard"}
+    rest = {"source", "folder", "extractor", "batch_size", "shard", "reading"}
     assert set(config.propose()) == parameters(propose.propose) - rest
     rest = {"files", "seed", "batch_size", "max_points", "gamma", "shard"}
     assert set(config.data()) == parameters(input.train_stream) - rest

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mis_jax.datasets import images
+from mis_jax.datasets import Notes, Reading, images
 from mis_jax.errors import InputError
 from mis_jax.predictors import Predictor, TreePredictor
 
@@ -20,8 +20,14 @@ class Session:
     """Photos (name -> file), their masks in `output`/masks, and a predictor that takes turns."""
 
     def __init__(
-        self, predictor: Predictor | TreePredictor, pictures: Mapping[str, Path], output: Path
+        self,
+        predictor: Predictor | TreePredictor,
+        pictures: Mapping[str, Path],
+        output: Path,
+        reading: Reading | None = None,
     ) -> None:
+        self._reading = reading or Reading()
+        self.notes: dict[str, Notes] = {}  # of the pictures that were opened
         self._predictor, self._lock = predictor, threading.Lock()
         self.names, self._paths = list(pictures), list(pictures.values())
         self.masks = [output / "masks" / name for name in mask_names(pictures)]
@@ -39,10 +45,13 @@ class Session:
         """A picture, uint8 RGB [H, W, 3]; `InputError` says why it cannot be read."""
         self._unreadable.pop(index, None)
         try:
-            return images.read_image(self._paths[index])
+            read = images.read_picture(self._paths[index], self._reading)
         except InputError as error:
             self._unreadable[index] = str(error)
             raise
+        if read.notes:
+            self.notes[self.names[index]] = read.notes
+        return read.pixels
 
     def mask(self, index: int, clicks: Clicks) -> np.ndarray:
         """The mask of all the clicks on a picture, bool [H, W]; new ones cost a pass each."""

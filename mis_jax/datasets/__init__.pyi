@@ -1,16 +1,22 @@
 from . import benchmarks, images, sbd, scenes
 from .benchmarks import open_benchmark
-from .images import read_image
+from .images import Picture, read_image
 from .objects import Objects, without_buggy
-from .samples import Benchmark, Sample, count_left_out
+from .reading import Notes, Reading, note_lines
+from .samples import Benchmark, Labelled, Sample, count_left_out
 
 __all__ = [
     "Benchmark",
+    "Labelled",
+    "Notes",
     "Objects",
+    "Picture",
+    "Reading",
     "Sample",
     "benchmarks",
     "count_left_out",
     "images",
+    "note_lines",
     "open_benchmark",
     "read_image",
     "sbd",

@@ -20,8 +20,10 @@ import cv2
 import numpy as np
 
 from mis_jax.datasets import coco, images, sbd, tfds
+from mis_jax.datasets.orientation import aligned
+from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.recent import Recent
-from mis_jax.datasets.samples import Benchmark
+from mis_jax.datasets.samples import Benchmark, Labelled
 from mis_jax.errors import InputError
 from mis_jax.files import cache_folder
 
@@ -52,7 +54,7 @@ def default_folder(name: str) -> Path:
     return folder
 
 
-def open_benchmark(name: str, folder: str | Path) -> Benchmark:
+def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None) -> Benchmark:
     """Lists the objects of a benchmark in the order of the published evaluation.
 
     Args:
@@ -61,39 +63,40 @@ def open_benchmark(name: str, folder: str | Path) -> Benchmark:
         folder: where it lies. Under any name it may also be one made by
             tools/data/build_benchmarks.py, or COCO's annotations: FILE.json, or FILE.json:FOLDER
             where the images are.
+        reading: how files are read that leave it open.
 
     Raises:
         InputError: if the folder is missing, not laid out as the name says, or has no pair.
     """
     kind, where = name.lower(), str(folder)
-    folder = Path(folder)
+    folder, reading = Path(folder), reading or Reading()
     if where.lower().endswith(".json") or ".json:" in where.lower():
-        readers, skipped = coco.read_annotations(where)
+        readers, skipped = coco.read_annotations(where, reading)
     elif not folder.is_dir():
         raise InputError(f"{name}: the folder {folder} does not exist.")
     elif (folder / "dataset_info.json").is_file():
         readers, skipped = tfds.read_built(folder)
     elif kind == "sbd":
-        readers, skipped = _sbd(folder)
+        readers, skipped = _sbd(folder, reading)
     elif kind in LAYOUTS:
-        readers, skipped = _known(folder, kind)
+        readers, skipped = _known(folder, kind, reading)
     else:
-        readers, skipped = _own(folder)
+        readers, skipped = _own(folder, reading)
     if not readers:
         why = "".join(f"; {k}: {v}" for k, v in list(skipped.items())[:1])
         raise InputError(f"{name}: {folder} has no image with a mask{why}.")
     return Benchmark(name, EXPECTED.get(kind), readers, skipped)
 
 
-def _known(folder: Path, kind: str) -> tuple[dict, dict]:
+def _known(folder: Path, kind: str, reading: Reading) -> tuple[dict, dict]:
     """Pairs of GrabCut, Berkeley and DAVIS: an image's mask has its name up to the first dot."""
     pictures, masks = (_subfolder(folder, part, kind) for part in LAYOUTS[kind])
     decode = _davis_mask if kind == "davis" else _grabcut_mask
     named = [(p.name.partition(".")[0], p) for p in _images(pictures)]
-    return _pairs(named, [(p.stem, p) for p in _files(masks)], decode)
+    return _pairs(named, [(p.stem, p) for p in _files(masks)], decode, reading)
 
 
-def _own(folder: Path) -> tuple[dict, dict]:
+def _own(folder: Path, reading: Reading) -> tuple[dict, dict]:
     """Pairs of a folder of the user's, in either layout of the module's docstring."""
     pictures, masks = folder / "images", folder / "masks"
     if pictures.is_dir() != masks.is_dir():
@@ -111,13 +114,13 @@ def _own(folder: Path) -> tuple[dict, dict]:
     possible.sort(key=lambda p: not p.stem.endswith("_mask"))
     stems = {p.stem for p in found}
     named = [(p.stem if p.stem in stems else p.stem.removesuffix("_mask"), p) for p in possible]
-    return _pairs([(p.stem, p) for p in found], named, _own_mask)
+    return _pairs([(p.stem, p) for p in found], named, _own_mask, reading)
 
 
 Named = list[tuple[str, Path]]
 
 
-def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]:
+def _pairs(pictures: Named, masks: Named, decode: Callable, reading: Reading) -> tuple[dict, dict]:
     """Readers of the images with a mask of their name, and why the others have none."""
     by_name: dict[str, Path] = {}
     readers, skipped = {}, {}
@@ -129,7 +132,7 @@ def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]
         elif name not in by_name:
             skipped[picture.name] = "no mask of this name"
         else:
-            readers[name] = functools.partial(_read_pair, picture, by_name[name], decode)
+            readers[name] = functools.partial(_read_pair, picture, by_name[name], decode, reading)
     for name, mask in masks:
         if mask != by_name[name]:
             skipped[f"mask {mask.name}"] = f"a second mask called {name}"
@@ -138,15 +141,16 @@ def _pairs(pictures: Named, masks: Named, decode: Callable) -> tuple[dict, dict]
     return readers, skipped
 
 
-_recent_image = Recent(images.read_image)
+_recent_image = Recent(images.read_picture)
 _recent_labels = Recent(sbd.segmentation)
 
 
-def _read_pair(picture: Path, mask: Path, decode: Callable) -> tuple[np.ndarray, np.ndarray]:
-    return images.read_image(picture), decode(mask)
+def _read_pair(picture: Path, mask: Path, decode: Callable, reading: Reading) -> Labelled:
+    read = images.read_picture(picture, reading)
+    return aligned(read, decode(mask), reading)
 
 
-def _sbd(folder: Path) -> tuple[dict, dict]:
+def _sbd(folder: Path, reading: Reading) -> tuple[dict, dict]:
     """Every instance of every image of val.txt, in its order, labels ascending."""
     pictures, instances = (_subfolder(folder, part, "sbd") for part in ("img", "inst"))
     names = sbd.names(folder)
@@ -155,15 +159,16 @@ def _sbd(folder: Path) -> tuple[dict, dict]:
     for name, found in labels.items():
         for label in found:
             files = pictures / f"{name}.jpg", instances / f"{name}.mat"
-            readers[f"{name}_{label}"] = functools.partial(_read_instance, *files, label)
+            readers[f"{name}_{label}"] = functools.partial(_read_instance, *files, label, reading)
     repeated = collections.Counter(names) - collections.Counter(set(names))
     skipped.update({f"{name} again": "named twice in val.txt" for name in repeated})
     return readers, skipped
 
 
-def _read_instance(picture: Path, labels: Path, label: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_instance(picture: Path, labels: Path, label: int, reading: Reading) -> Labelled:
     mask = _recent_labels(labels) == label
-    return _recent_image(picture), mask.astype(np.int32)
+    read = _recent_image(picture, reading)
+    return Labelled(read.pixels, mask.astype(np.int32), read.notes)
 
 
 def _grabcut_mask(path: Path) -> np.ndarray:

@@ -7,24 +7,26 @@ The images lie in the folder IMAGES, or else in `images` beside the file, or els
 import functools
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mis_jax.datasets import images
+from mis_jax.datasets.orientation import aligned
+from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.recent import Recent
+from mis_jax.datasets.samples import Labelled, Reader
 from mis_jax.errors import InputError
 
 MOST = 1e5  # coordinates beyond are no pixels
 _SCALE = 5.0  # steps a pixel of the outlines, as pycocotools has it
-_recent_image = Recent(images.read_image)
+_recent_image = Recent(images.read_picture)
 
-Readers = dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]
+Readers = dict[str, Reader]
 
 
-def read_annotations(where: str) -> tuple[Readers, dict[str, str]]:
+def read_annotations(where: str, reading: Reading) -> tuple[Readers, dict[str, str]]:
     """Readers of every object of an annotation file, and why others are left out.
 
     Objects are called IMAGE_ANNOTATION, after the stem of the image's file and the annotation's
@@ -32,9 +34,10 @@ def read_annotations(where: str) -> tuple[Readers, dict[str, str]]:
 
     Args:
         where: FILE.json or FILE.json:IMAGES.
+        reading: of the images.
 
     Returns:
-        ({object: function that reads its image uint8 [H, W, 3] and mask int32 [H, W]},
+        ({object: function that reads its image and mask},
         {object or annotation: why it is left out}).
 
     Raises:
@@ -61,7 +64,7 @@ def read_annotations(where: str) -> tuple[Readers, dict[str, str]]:
             skipped[f"annotation {number}"] = "its annotation names no image of the file"
     for key, picture in by_id.items():
         for annotation in of_image[key]:
-            _add(readers, skipped, folder / picture["file_name"], picture, annotation)
+            _add(readers, skipped, folder / picture["file_name"], picture, annotation, reading)
     if readers and not any((folder / p["file_name"]).is_file() for p in by_id.values()):
         raise InputError(
             f"none of the images of {path} lies in {folder}; name their folder: {path}:FOLDER."
@@ -70,7 +73,12 @@ def read_annotations(where: str) -> tuple[Readers, dict[str, str]]:
 
 
 def _add(
-    readers: Readers, skipped: dict[str, str], image: Path, picture: dict, annotation: dict
+    readers: Readers,
+    skipped: dict[str, str],
+    image: Path,
+    picture: dict,
+    annotation: dict,
+    reading: Reading,
 ) -> None:
     name = f"{image.stem}_{annotation.get('id')}".replace("/", "-")
     if "id" not in annotation or name in readers or name in skipped:
@@ -81,15 +89,16 @@ def _add(
         skipped[name] = "its annotation has no segmentation"
     else:
         size = picture.get("height"), picture.get("width")
-        readers[name] = functools.partial(_read, image, annotation["segmentation"], size)
+        readers[name] = functools.partial(_read, image, annotation["segmentation"], size, reading)
 
 
-def _read(image: Path, outline: Any, size: tuple[Any, Any]) -> tuple[np.ndarray, np.ndarray]:
-    pixels = _recent_image(image)
-    height, width = size if None not in size else pixels.shape[:2]
+def _read(image: Path, outline: Any, size: tuple[Any, Any], reading: Reading) -> Labelled:
+    picture = _recent_image(image, reading)
+    height, width = size if None not in size else picture.pixels.shape[:2]
     if not (_is_count(height) and _is_count(width) and height * width <= 1 << 30):
         raise InputError(f"its annotation has an image of {width} x {height} pixels")
-    return pixels, decode(outline, height, width).astype(np.int32)
+    mask = decode(outline, height, width).astype(np.int32)
+    return aligned(picture, mask, reading)
 
 
 def decode(outline: Any, height: int, width: int) -> np.ndarray:

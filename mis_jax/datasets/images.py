@@ -6,11 +6,13 @@ import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from mis_jax.datasets.reading import Notes, Reading
 from mis_jax.errors import InputError
 
 # What a photo can be: no PDF, EPS or other documents that Pillow would take as well.
@@ -19,6 +21,28 @@ SUFFIXES = frozenset(s for s, kind in Image.registered_extensions().items() if k
 SUFFIXES |= {".avif", ".heic", ".heif"}  # images as well, and named where they cannot be read
 MIN_SIDE = 16  # pixels; nothing can be learnt from a smaller image
 _ORIENTATION = 0x0112  # EXIF tag
+
+
+class Picture(NamedTuple):
+    """An image as it is meant to be seen, and how it came to be so.
+
+    Attributes:
+      pixels: uint8 [H, W, 3] RGB.
+      orientation: the EXIF tag that was applied, 1 to 8; 1: as stored.
+      notes: what was odd about the file.
+    """
+
+    pixels: np.ndarray
+    orientation: int = 1
+    notes: Notes = ()
+
+
+class Prepared(NamedTuple):
+    """What a record keeps of an image file, what that decodes to, and what was odd about it."""
+
+    encoded: bytes
+    image: np.ndarray  # uint8 [H, W, 3] RGB, `decode(encoded)`
+    notes: Notes = ()
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -82,19 +106,32 @@ def read_image(source: str | Path | bytes) -> np.ndarray:
     Raises:
       InputError: names the file and why it cannot be read: missing, empty, truncated, no image.
     """
+    return read_picture(source).pixels
+
+
+def read_picture(source: str | Path | bytes, reading: Reading | None = None) -> Picture:
+    """`read_image`, and what else there is to say of the file.
+
+    Args:
+      source: a file, or its bytes.
+      reading: the values and bands to take, where the user says so.
+    """
     name = "the image" if isinstance(source, bytes) else str(source)
-    return np.asarray(_upright(_load(source, name), name))
+    picture = _load(source, name)
+    return Picture(np.asarray(_upright(picture, name)), _orientation(picture))
 
 
-def prepare(path: str | Path, max_side: int) -> tuple[bytes, np.ndarray]:
+def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> Prepared:
     """The bytes that a record keeps of an image file, and what they decode to.
 
     An upright 8-bit RGB or grey JPEG or PNG of at most `max_side` pixels (0: any size) is kept byte
     for byte. Others are read by `read_image`, shrunk by area averaging, and stored as JPEG of
     quality 95 if they were JPEG, else as PNG.
 
-    Returns:
-      (encoded, image uint8 [H, W, 3] RGB), where image is `decode(encoded)`.
+    Args:
+      path: the file.
+      max_side: pixels.
+      reading: as `read_picture` takes it.
 
     Raises:
       InputError: names the file and why it cannot be used.
@@ -109,7 +146,7 @@ def prepare(path: str | Path, max_side: int) -> tuple[bytes, np.ndarray]:
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
         raise InputError(f"{name}: too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
-    return data, image
+    return Prepared(data, image)
 
 
 def decode(encoded: bytes, name: str = "the stored image") -> np.ndarray:

@@ -2,26 +2,27 @@
 
 import concurrent.futures
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import Generic, TypeVar
 
-import numpy as np
+T = TypeVar("T")
 
 
-class Recent:
-    """The results of `read(path)` for the last `size` files, for any number of threads.
+class Recent(Generic[T]):
+    """The results of `read(path, *how)` for the last `size` files, for any number of threads.
 
     Threads that want the same file at the same time read it once. A file that has changed is read
     again; errors are not kept.
     """
 
-    def __init__(self, read: Callable[[Path], np.ndarray], size: int = 8) -> None:
+    def __init__(self, read: Callable[..., T], size: int = 8) -> None:
         self._read, self._size = read, size
         self._lock = threading.Lock()
         self._kept: dict[tuple, concurrent.futures.Future] = {}  # the latest last
 
-    def __call__(self, path: Path) -> np.ndarray:
-        key = (str(path), stamp(path))
+    def __call__(self, path: Path, *how: Hashable) -> T:
+        key = (str(path), stamp(path), *how)
         with self._lock:
             future = self._kept.pop(key, None)
             missing = future is None
@@ -30,7 +31,7 @@ class Recent:
                 del self._kept[old]
         if missing:
             try:
-                future.set_result(self._read(path))
+                future.set_result(self._read(path, *how))
             except BaseException as error:
                 with self._lock:
                     self._kept.pop(key, None)

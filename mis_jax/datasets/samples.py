@@ -4,9 +4,11 @@ import collections
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
+from mis_jax.datasets.reading import Notes
 from mis_jax.errors import InputError
 
 # Why objects are left out: words of the reason -> kind, "{s}" where its plural has an s.
@@ -39,6 +41,17 @@ class Sample:
     mask: np.ndarray
 
 
+class Labelled(NamedTuple):
+    """What a reader of one object gives: image and mask as in `Sample`, and what was odd."""
+
+    image: np.ndarray
+    mask: np.ndarray
+    notes: Notes = ()
+
+
+Reader = Callable[[], Labelled]
+
+
 @dataclasses.dataclass
 class Benchmark:
     """The objects of an evaluation set, read when they are asked for, by any number of threads.
@@ -49,14 +62,16 @@ class Benchmark:
     Attributes:
         name: as the user calls it.
         expected: number of objects of a known benchmark, else None.
-        readers: object id -> function that reads its (image, mask).
+        readers: object id -> function that reads its image and mask.
         skipped: object or file -> why it is left out.
+        notes: object or file that was read -> what was odd about it (reading.py).
     """
 
     name: str
     expected: int | None
-    readers: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]]
+    readers: dict[str, Reader]
     skipped: dict[str, str]
+    notes: dict[str, Notes] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -80,11 +95,13 @@ class Benchmark:
         if id not in self.readers:
             raise InputError(f'{self.name} has no object "{id}".')
         try:
-            image, mask = self.readers[id]()
+            image, mask, notes = self.readers[id]()
             _check(image, mask)
         except InputError as error:
             self.skipped[id] = str(error)
             raise
+        if notes:
+            self.notes[id] = notes
         return Sample(id, image, mask)
 
     def __iter__(self) -> Iterator[Sample]:

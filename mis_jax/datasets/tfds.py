@@ -8,13 +8,13 @@ A record holds one object, in the order of the evaluation:
 """
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from mis_jax.datasets.samples import Labelled, Reader
 from mis_jax.errors import InputError
 
 SPLIT = "test"
@@ -36,7 +36,7 @@ def imported() -> ModuleType:
     return tensorflow_datasets
 
 
-def read_built(folder: Path) -> tuple[dict[str, Callable], dict[str, str]]:
+def read_built(folder: Path) -> tuple[dict[str, Reader], dict[str, str]]:
     """Readers of the objects of a built set, and what was left out when it was built.
 
     Raises:
@@ -58,10 +58,10 @@ def read_built(folder: Path) -> tuple[dict[str, Callable], dict[str, str]]:
     return {id: functools.partial(_read, source, k) for k, id in enumerate(ids)}, skipped
 
 
-def _read(source: Any, position: int) -> tuple[np.ndarray, np.ndarray]:
+def _read(source: Any, position: int) -> Labelled:
     try:
         record = source[position]
     except Exception as error:  # of all kinds
         raise InputError(f"record {position} is damaged ({error}); build the set again") from error
     mask = record["mask"][..., 0].astype(np.int32)
-    return record["image"], np.where(mask == IGNORED, -1, mask)
+    return Labelled(record["image"], np.where(mask == IGNORED, -1, mask))

@@ -106,6 +106,7 @@ class Clicks:
         with self.clock.share() as seconds:
             done = self._rounds(sample, go_on)
             spent += seconds()
+        notes = self.benchmark.notes.get(id)
         if story:
             figures.save_story(story, sample.image, sample.mask, done)
         self.journal.add(
@@ -115,6 +116,7 @@ class Clicks:
                 "ious": [float(np.float32(r.iou)) for r in done],
                 "clicks": [[r.row, r.col, int(r.positive)] for r in done],
                 "seconds": round(spent, 6),
+                **({"notes": notes} if notes else {}),
             }
         )
 
@@ -216,6 +218,7 @@ def collect(subject: Subject, benchmark: Benchmark, output: Path) -> dict | None
             return None
         records = [latest[id] for id in benchmark.ids]
         benchmark.skipped.update({r["id"]: r["skipped"] for r in records if "skipped" in r})
+        benchmark.notes.update({r["id"]: tuple(r["notes"]) for r in records if "notes" in r})
         passes.append([r for r in records if "skipped" not in r])
     if not passes[0]:
         raise benchmark.nothing_usable()

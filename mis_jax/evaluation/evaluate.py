@@ -20,7 +20,7 @@ from absl import flags
 
 import mis_jax
 from mis_jax import options
-from mis_jax.datasets import Benchmark, benchmarks
+from mis_jax.datasets import Benchmark, Reading, benchmarks
 from mis_jax.errors import InputError
 from mis_jax.evaluation import figures, formats, tables
 from mis_jax.evaluation.clicking import (
@@ -70,13 +70,15 @@ def define_flags() -> None:
         "Objects in flight at once, half of them in a pass; 0: as suits the device.",
         0,
     )
+    options.define_masks()
     options.define_shard()
 
 
 def main(argv: Sequence[str]) -> None:
     """Binary: `mis-jax evaluate RUN --datasets grabcut=DIR,mine=DIR`."""
     f = flags.FLAGS
-    opened, shard, output = open_datasets(f.datasets), options.parse_shard(f.shard), Path(f.output)
+    shard, output = options.parse_shard(f.shard), Path(f.output)
+    opened = open_datasets(f.datasets, _reading(argv[1:]))
     if f.predictor in ALONE:
         subject = _alone(argv[1:], f.predictor)
     else:
@@ -185,8 +187,9 @@ def _alone(arguments: Sequence[str], name: str) -> Subject:
         )
     settings = _settings(flags.FLAGS.config)
     settings = {key: settings[key] for key in ("max_clicks", "target", "random")}
-    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
-    for field in flag.override_values:
+    for field in _overridden():
+        if field.startswith("images."):
+            continue
         if field.removeprefix("eval.") not in settings:
             raise InputError(f"--config.{field} has no effect on --predictor {name}; leave it out.")
     make = ALONE[name]
@@ -198,7 +201,7 @@ def _alone(arguments: Sequence[str], name: str) -> Subject:
     return Subject(open_alone, settings, identity, os.cpu_count() or 1)
 
 
-def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:
+def open_datasets(pairs: Sequence[str], reading: Reading | None = None) -> list[Benchmark]:
     """The benchmarks of `--datasets`: NAME=FOLDER each, or NAME of one that was downloaded.
 
     Raises:
@@ -219,7 +222,7 @@ def open_datasets(pairs: Sequence[str]) -> list[Benchmark]:
                 'digits, ".", "_" and "-", other than meta.'
             )
         where = Path(folder).expanduser() if folder else benchmarks.default_folder(name)
-        opened[name] = benchmarks.open_benchmark(name, where)
+        opened[name] = benchmarks.open_benchmark(name, where, reading)
     return list(opened.values())
 
 
@@ -228,12 +231,36 @@ def _settings(config: Any) -> dict:
     flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
     chosen = flags.FLAGS.config.eval if flag.present else config.eval
     settings = chosen.to_dict()
-    for field, value in flag.override_values.items():
+    for field, value in _overridden().items():
         group, _, name = field.partition(".")
-        if group != "eval":
-            raise InputError(f"--config.{field}: a finished run takes --config.eval fields only.")
-        settings[name] = value
+        if group == "eval":
+            settings[name] = value
+        elif group != "images":
+            raise InputError(
+                f"--config.{field}: a finished run takes fields of config.eval and config.images."
+            )
     return settings
+
+
+def _overridden() -> dict[str, Any]:
+    """The fields that the command line overrides."""
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
+    return flag.override_values
+
+
+def _reading(arguments: Sequence[str]) -> Reading:
+    """How files are read: as for the run's training, if not as the command line has it."""
+    flag: Any = flags.FLAGS["config"]
+    chosen = flags.FLAGS.config.images
+    if not flag.present and len(arguments) == 1 and Path(arguments[0], "config.json").is_file():
+        from mis_jax.models import loading
+
+        chosen = loading.read_config(Path(arguments[0])).images
+        for field, value in _overridden().items():
+            group, _, name = field.partition(".")
+            if group == "images":
+                chosen[name] = value
+    return Reading.of(chosen, flags.FLAGS.masks)
 
 
 def _digest(params: Any) -> str:

@@ -61,8 +61,8 @@ def summarize(
     Returns:
         What `numbers` gives, and `n`, the number of objects, `expected`, how many the benchmark
         has, `spc`, seconds a click, `seconds`, `skipped`, and by object `ious`, `clicks`, `times`,
-        its seconds, and `digests`. With random clickers, `random`: `seeds`, their number, and
-        `noc85` and so on, one for each.
+        its seconds, `digests` and `notes`. With random clickers, `random`: `seeds`, their number,
+        and `noc85` and so on, one for each.
     """
     ious = {r["id"]: r["ious"] for r in records}
     seconds, known = sum(r["seconds"] for r in records), benchmark.expected
@@ -72,6 +72,7 @@ def summarize(
         "spc": seconds / sum(len(v) for v in ious.values()),
         "seconds": seconds,
         "skipped": dict(benchmark.skipped),
+        "notes": dict(benchmark.notes),
         "ious": ious,
         "clicks": {r["id"]: r["clicks"] for r in records},
         "times": {r["id"]: r["seconds"] for r in records},

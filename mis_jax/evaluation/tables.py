@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_jax.datasets import count_left_out
+from mis_jax.datasets import count_left_out, note_lines
 from mis_jax.evaluation import published
 from mis_jax.evaluation.formats import aligned, escaped, rows_csv, tabular
 from mis_jax.evaluation.metrics import THRESHOLDS, thresholds
@@ -270,12 +270,13 @@ def _held(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def left_out(entries: Mapping[str, Mapping[str, Any]]) -> str:
-    """A line for each dataset that had to leave objects out: how many, why, and the first."""
+    """Lines for each dataset: objects left out, why, and the first; what was odd about others."""
     lines = []
-    for name, skipped in ((name, entry["skipped"]) for name, entry in entries.items()):
-        if skipped:
+    for name, entry in entries.items():
+        if skipped := entry["skipped"]:
             first = ", ".join([*list(skipped)[:FIRST], *(["..."] if len(skipped) > FIRST else [])])
             lines.append(f"{name}: {count_left_out(skipped)} ({first}).\n")
+        lines += [f"{name}: {line}.\n" for line in note_lines(entry.get("notes", {}))]
     return "".join(lines)
 
 

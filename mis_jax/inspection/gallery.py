@@ -120,7 +120,7 @@ def examples(
     for title, chosen in groups.items():
         panels = []
         for record in chosen:
-            image, truth = benchmark.readers[record["id"]]()
+            image, truth, _ = benchmark.readers[record["id"]]()
             (tree,) = trees_of([image], extractor, max_side)
             panels += _pair(image, truth, tree, record)
         rows.append(f'<p class="soft">{title}</p><div class="strip six">{"".join(panels)}</div>')

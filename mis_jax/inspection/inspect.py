@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import mis_jax
 from mis_jax import features, options, records
-from mis_jax.datasets import Benchmark
+from mis_jax.datasets import Benchmark, Reading
 from mis_jax.errors import InputError
 from mis_jax.evaluation import evaluate, tables
 from mis_jax.files import write_file
@@ -29,6 +29,7 @@ def define_flags() -> None:
     """Flags of `mis-jax inspect`."""
     options.define_config("tiny_cpu")
     flags.DEFINE_list("datasets", [], "NAME=FOLDER,... of images and masks, as in evaluate.")
+    options.define_masks()
     flags.DEFINE_string("output", "", "Folder for the results; RECORDS/inspect by default.")
 
 
@@ -41,7 +42,8 @@ def main(argv: Sequence[str]) -> None:
             "folder that mis-jax propose made; it may be left out to measure on datasets alone."
         )
     folder = argv[1] if len(argv) == 2 else None
-    opened = evaluate.open_datasets(datasets) if datasets else []
+    reading = Reading.of(config.images, flags.FLAGS.masks)
+    opened = evaluate.open_datasets(datasets, reading) if datasets else []
     output = Path(flags.FLAGS.output or Path(folder or ".", "inspect"))
     print(inspect(folder, opened, output, config))
 

@@ -72,6 +72,7 @@ def summarize(objects: Sequence[dict], benchmark: Benchmark) -> dict:
         "n": len(objects),
         "expected": benchmark.expected or len(objects) + len(benchmark.skipped),
         "skipped": dict(benchmark.skipped),
+        "notes": dict(benchmark.notes),
     }
 
 

@@ -21,7 +21,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mis_jax import features, options, records
-from mis_jax.datasets import Benchmark, benchmarks, scenes
+from mis_jax.datasets import Benchmark, Reading, benchmarks, scenes
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, clicking, evaluate
 from mis_jax.files import write_file
@@ -72,6 +72,7 @@ def quickstart(output: Path, config: ConfigDict) -> Path:
             output / "records",
             extractor=features.make_extractor(**config.features),
             batch_size=config.features.batch_size,
+            reading=Reading.of(config.images),
             **config.propose,
         )
     with stage("training"):

@@ -15,7 +15,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from mis_jax.datasets import Objects, benchmarks, images, sbd, without_buggy
+from mis_jax import options
+from mis_jax.datasets import Objects, Reading, benchmarks, images, sbd, without_buggy
 from mis_jax.errors import InputError
 from mis_jax.records import schema
 
@@ -27,6 +28,8 @@ def define_flags() -> None:
     """Flags of `mis-jax masks`."""
     flags.DEFINE_string("records", None, "Folder that the shards of records go to.")
     flags.DEFINE_float("few", 1.0, "Fraction of the images to keep, the first ones.")
+    options.define_masks()
+    options.define_config("sbd_vitb16")
 
 
 def main(argv: list[str]) -> None:
@@ -34,10 +37,17 @@ def main(argv: list[str]) -> None:
     name, _, source = argv[1].partition("=") if len(argv) == 2 else ("", "", "")
     if not source or not flags.FLAGS.records:
         raise InputError("usage: mis-jax masks NAME=FOLDER --records DIR [--few 0.05].")
-    print(write(name, source, flags.FLAGS.records, flags.FLAGS.few))
+    f = flags.FLAGS
+    print(write(name, source, f.records, f.few, Reading.of(f.config.images, f.masks)))
 
 
-def write(name: str, source: str | Path, folder: str | Path, few: float = 1.0) -> str:
+def write(
+    name: str,
+    source: str | Path,
+    folder: str | Path,
+    few: float = 1.0,
+    reading: Reading | None = None,
+) -> str:
     """Writes the records of a labelled data set; one sentence says how many, and what is left out.
 
     Objects that fill less than 0.08 of their bounding boxes are no objects, and what a mask does
@@ -48,11 +58,15 @@ def write(name: str, source: str | Path, folder: str | Path, few: float = 1.0) -
       source: the folder.
       folder: where the shards go; made if need be.
       few: fraction of the images, of which the first int(few * images) are kept.
+      reading: how files are read that leave it open.
 
     Raises:
       InputError: nothing to read, or the folder was begun with other images or settings.
     """
-    readers = _sbd(Path(source)) if name.lower() == "sbd" else _pairs(name, source)
+    reading = reading or Reading()
+    readers = (
+        _sbd(Path(source), reading) if name.lower() == "sbd" else _pairs(name, source, reading)
+    )
     kept = dict(list(readers.items())[: int(len(readers) * few)])
     if not 0 < few <= 1 or not kept:
         raise InputError(f"--few={few} keeps none of {len(readers)} images; give more, up to 1.")
@@ -98,7 +112,7 @@ def _record(key: str, encoded: bytes, labels: np.ndarray) -> schema.Record:
     return schema.Record(key, encoded, height, width, Objects(labels))
 
 
-def _sbd(folder: Path) -> dict[str, Reader]:
+def _sbd(folder: Path, reading: Reading) -> dict[str, Reader]:
     """Readers of the images of train.txt."""
     listing = folder / "train.txt"
     if not listing.is_file():
@@ -107,7 +121,7 @@ def _sbd(folder: Path) -> dict[str, Reader]:
     def reader(name: str) -> Reader:
         def read() -> tuple[bytes, np.ndarray]:
             labels = sbd.segmentation(folder / "inst" / f"{name}.mat")
-            encoded, _ = images.prepare(folder / "img" / f"{name}.jpg", 0)
+            encoded = images.prepare(folder / "img" / f"{name}.jpg", 0, reading).encoded
             return encoded, labels.astype(np.uint16)
 
         return read
@@ -115,16 +129,16 @@ def _sbd(folder: Path) -> dict[str, Reader]:
     return {name: reader(name) for name in listing.read_text().split()}
 
 
-def _pairs(name: str, folder: str | Path) -> dict[str, Reader]:
+def _pairs(name: str, folder: str | Path, reading: Reading) -> dict[str, Reader]:
     """Readers of a benchmark's images, each with its one object."""
 
     def reader(pair: Callable) -> Reader:
         def read() -> tuple[bytes, np.ndarray]:
-            image, mask = pair()
+            image, mask, _ = pair()
             encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
             return encoded, (mask == 1).astype(np.uint8)
 
         return read
 
-    found = benchmarks.open_benchmark(name, folder).readers
+    found = benchmarks.open_benchmark(name, folder, reading).readers
     return {key: reader(pair) for key, pair in found.items()}

@@ -26,7 +26,7 @@ from absl import flags
 from tqdm import tqdm
 
 from mis_jax import features, options
-from mis_jax.datasets import images
+from mis_jax.datasets import Notes, Reading, images
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.proposals import build_tree
@@ -45,6 +45,7 @@ class _Item(NamedTuple):
     reason: str = ""  # why it is skipped
     encoded: bytes = b""  # what the record keeps; after merging, the record
     image: np.ndarray | None = None
+    notes: Notes = ()  # what is odd about the file
     features: np.ndarray | None = None
     report: Report | None = None
 
@@ -74,6 +75,7 @@ def main(argv: list[str]) -> None:
         batch_size=config.features.batch_size,
         threads=config.propose.threads,
         shard=shard,
+        reading=Reading.of(config.images),
     )
     print(summary)
 
@@ -88,6 +90,7 @@ def propose(
     batch_size: int,
     threads: int,
     shard: tuple[int, int] = (0, 1),
+    reading: Reading | None = None,
 ) -> Summary:
     """Makes the records of all images, except those of shards that are there.
 
@@ -100,6 +103,7 @@ def propose(
       batch_size: images that an extractor on devices computes at once on each.
       threads: that decode and merge; 0: one per core.
       shard: (i, n): make shards i, i + n, i + 2n, ...
+      reading: how image files are read that leave it open.
 
     Raises:
       InputError: nothing to read, or the folder was begun with other images or settings.
@@ -111,7 +115,11 @@ def propose(
     threads = threads or os.cpu_count() or 1
     paths = images.find_images(source)
     ids = images.image_ids(source, paths)
+    reading = reading or Reading()
     settings = {"extractor": extractor.name, "max_side": max_side, "shard_size": shard_size}
+    for name in ("range", "bands"):
+        if getattr(reading, name):
+            settings[name] = list(getattr(reading, name))
     index = _index(source, paths, ids, settings)
     schema.begin(folder, index)
     shards = index["shards"]
@@ -123,7 +131,7 @@ def propose(
     pool = ThreadPoolExecutor(threads)
     with tqdm(total=len(items), initial=len(items) - len(todo), unit=" images") as bar:
         try:
-            results = _results(todo, extractor, max_side, batch_size, pool, threads)
+            results = _results(todo, extractor, max_side, batch_size, pool, threads, reading)
             _write(results, folder, shards, bar)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -164,9 +172,10 @@ def _results(
     batch_size: int,
     pool: ThreadPoolExecutor,
     threads: int,
+    reading: Reading,
 ) -> Iterator[_Item]:
     """Decodes, extracts and merges, each overlapping the others; yields in the order of `items`."""
-    load = functools.partial(_load, max_side=max_side)
+    load = functools.partial(_load, max_side=max_side, reading=reading)
     if not extractor.device:
 
         def work(item: _Item) -> _Item:
@@ -191,12 +200,12 @@ def _in_order(
         yield window.popleft().result()
 
 
-def _load(item: _Item, max_side: int) -> _Item:
+def _load(item: _Item, max_side: int, reading: Reading) -> _Item:
     try:
-        encoded, image = images.prepare(item.path, max_side)
+        encoded, image, notes = images.prepare(item.path, max_side, reading)
     except InputError as error:
         return item._replace(reason=str(error).removeprefix(f"{item.path}: "))
-    return item._replace(encoded=encoded, image=image)
+    return item._replace(encoded=encoded, image=image, notes=notes)
 
 
 def _extract(items: Iterable[_Item], extractor: features.Extractor, call: int) -> Iterator[_Item]:
@@ -228,7 +237,12 @@ def _merge(item: _Item) -> _Item:
     height, width = item.image.shape[:2]
     record = schema.Record(item.id, item.encoded, height, width, tree)
     return _Item(
-        item.shard, item.id, item.path, encoded=schema.encode(record), report=describe(tree)
+        item.shard,
+        item.id,
+        item.path,
+        encoded=schema.encode(record),
+        notes=item.notes,
+        report=describe(tree),
     )
 
 
@@ -244,6 +258,7 @@ def _write(results: Iterable[_Item], folder: str | Path, shards: int, bar: tqdm)
                 else:
                     writer.write(item.encoded)
                     report.add(item.report)
+                    report.notes += [[item.id, note] for note in item.notes]
                 bar.update()
             report.seconds = time.perf_counter() - began
             write_file(path.with_suffix(".json"), json.dumps(dataclasses.asdict(report)))

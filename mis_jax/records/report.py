@@ -3,9 +3,11 @@
 import dataclasses
 import itertools
 import statistics
+from collections.abc import Sequence
 
 import numpy as np
 
+from mis_jax.datasets import Notes, note_lines
 from mis_jax.proposals import Tree
 
 AREA_EDGES = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 1.0)  # of the report, fractions of the image
@@ -21,6 +23,7 @@ class Report:
     """
 
     skipped: list[list[str]] = dataclasses.field(default_factory=list)  # [id, reason]
+    notes: list[list[str]] = dataclasses.field(default_factory=list)  # [id, what is odd about it]
     patches: list[int] = dataclasses.field(default_factory=list)
     large: list[int] = dataclasses.field(default_factory=list)  # proposals over LARGE
     depths: list[int] = dataclasses.field(default_factory=list)
@@ -29,7 +32,7 @@ class Report:
 
     def add(self, other: "Report") -> None:
         """Takes in what another report says."""
-        for name in ("skipped", "patches", "large", "depths"):
+        for name in ("skipped", "notes", "patches", "large", "depths"):
             getattr(self, name).extend(getattr(other, name))
         self.areas = [a + b for a, b in zip(self.areas, other.areas, strict=True)]
         self.seconds += other.seconds
@@ -55,11 +58,19 @@ class Summary:
             lines.append(f"skipped {len(skipped):,} that cannot be used (skipped.txt names them):")
             lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
             lines += [f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else []
+        lines += note_lines(_by_name(self.report.notes))
         if self.ignored:
             kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())
             lines.append(f"ignored files that do not look like images: {kinds}")
         lines.append(f"{self.images_per_second:.1f} images/s")
         return "\n".join(lines + (describe_trees(self.report) if self.images else []))
+
+
+def _by_name(pairs: Sequence[Sequence[str]]) -> dict[str, Notes]:
+    found: dict[str, Notes] = {}
+    for name, note in pairs:
+        found[name] = (*found.get(name, ()), note)
+    return found
 
 
 def describe(tree: Tree) -> Report:

@@ -5,7 +5,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import cv2
 import jax
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mis_jax import evaluation
+from mis_jax.datasets import Reading
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.models import simpleclick
@@ -187,12 +188,16 @@ class HeldOut:
     Args:
         datasets: NAME=FOLDER each, as `mis-jax evaluate` takes them.
         config: the run's.
+        masks: what `--masks` says of theirs.
     """
 
-    def __init__(self, datasets: Sequence[str], config: ConfigDict) -> None:
+    def __init__(
+        self, datasets: Sequence[str], config: ConfigDict, masks: Collection[str] = ()
+    ) -> None:
+        reading = Reading.of(config.images, masks)
         count, self._eval, self._sets = config.train.noc_objects, config.eval, []
         programs = {}
-        for benchmark in evaluation.evaluate.open_datasets(datasets):
+        for benchmark in evaluation.evaluate.open_datasets(datasets, reading):
             size = evaluation.clicking.input_size(benchmark, config.eval)
             assert size is not None  # a run's settings have it
             if size not in programs:

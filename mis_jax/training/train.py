@@ -8,7 +8,7 @@ stopped at any moment goes on from its last checkpoint, with the batches it woul
 import contextlib
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import grain
@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import features, options, records
+from mis_jax.datasets import Reading
 from mis_jax.errors import InputError, Stopped
 from mis_jax.models import licences, loading
 from mis_jax.records import propose
@@ -41,6 +42,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("num_processes", 1, "Processes of the run, with --coordinator.")
     flags.DEFINE_list("held_out", [], "NAME=FOLDER, ...: objects whose NoC is shown on the way.")
     flags.DEFINE_integer("process_id", 0, "Number of this process, with --coordinator.")
+    options.define_masks()
     options.define_config("sbd_vitb16")
 
 
@@ -58,7 +60,7 @@ def main(argv: list[str]) -> None:
     )  # its names are defined as JAX runs, and some versions' types lack them
     if not settings.jax_compilation_cache_dir:  # a run that goes on need not compile again
         settings.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
-    train(shards(argv[1], run, f.config), run, f.config, f.held_out)
+    train(shards(argv[1], run, f.config), run, f.config, f.held_out, f.masks)
 
 
 def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
@@ -72,6 +74,7 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
         extractor=features.make_extractor(**config.features),
         batch_size=config.features.batch_size,
         shard=(jax.process_index(), jax.process_count()),
+        reading=Reading.of(config.images),
         **config.propose,
     )
     if jax.process_index() == 0:
@@ -82,7 +85,11 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
 
 
 def train(
-    files: list[str], run: pathlib.Path, config: ConfigDict, held_out: Sequence[str] = ()
+    files: list[str],
+    run: pathlib.Path,
+    config: ConfigDict,
+    held_out: Sequence[str] = (),
+    masks: Collection[str] = (),
 ) -> State:
     """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one.
 
@@ -91,6 +98,7 @@ def train(
         run: the run's folder.
         config: see mis_jax/config.py.
         held_out: NAME=FOLDER of benchmarks, clicked on every `config.train.noc_every` steps.
+        masks: of these, what `--masks` says.
 
     Raises:
         InputError: a run that is there has another config or size, a checkpoint cannot be written
@@ -101,7 +109,7 @@ def train(
     mesh = sharding.make_mesh(config.mesh.fsdp)
     if bool(held_out) != bool(config.train.noc_every):
         raise InputError("--held_out and config.train.noc_every need each other; give both.")
-    clicked = monitor.HeldOut(held_out, config) if held_out else None
+    clicked = monitor.HeldOut(held_out, config, masks) if held_out else None
     step_fn, init, shapes, places = make_step(config, mesh)
     stream = make_stream(files, config)
     with contextlib.closing(stream), checkpoint.writing(run):

@@ -185,7 +185,7 @@ def test_far_too_many_pixels(monkeypatch):
 @pytest.mark.parametrize("mode", ["L", "RGB"])
 def test_plain_files_are_kept_byte_for_byte(kind, mode, tmp_path):
     data = encoded(Image.fromarray(picture()).convert(mode), kind)
-    stored, image = images.prepare(saved(tmp_path / "a.img", data), 56)
+    stored, image, _ = images.prepare(saved(tmp_path / "a.img", data), 56)
     assert stored == data
     bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(image, bgr[..., ::-1])
@@ -216,7 +216,7 @@ def odd_files() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", odd_files())
 def test_other_files_are_stored_anew(name, tmp_path):
     path = saved(tmp_path / name, odd_files()[name])
-    stored, image = images.prepare(path, 0)
+    stored, image, _ = images.prepare(path, 0)
     kind = Image.open(io.BytesIO(stored))
     assert (kind.format, kind.mode) == ("JPEG" if ".jpg" in name else "PNG", "RGB")
     np.testing.assert_array_equal(images.decode(stored), image)
@@ -226,7 +226,7 @@ def test_other_files_are_stored_anew(name, tmp_path):
 
 def test_long_images_are_shrunk_by_area(tmp_path):
     path = saved(tmp_path / "a.png", encoded(Image.fromarray(picture(80, 120)), "PNG"))
-    _, image = images.prepare(path, 60)
+    image = images.prepare(path, 60).image
     expected = picture(80, 120).astype(float).reshape(40, 2, 60, 2, 3).mean((1, 3))
     assert image.shape == (40, 60, 3)
     assert np.abs(image - expected).max() <= 0.5

@@ -12,7 +12,7 @@ from click_scenes import SIZE, colour_network, oracle_rounds, scene
 from ml_collections import ConfigDict
 
 from mis_jax.datasets.benchmarks import open_benchmark
-from mis_jax.datasets.samples import Benchmark
+from mis_jax.datasets.samples import Benchmark, Labelled
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, clicking, evaluate, figures, metrics
 from mis_jax.features import descriptor
@@ -235,7 +235,7 @@ def test_a_finished_benchmark_is_kept_when_the_next_one_fails(folder, tmp_path):
         predictor = (Broken if size == SETTINGS["davis_size"] else Colours)(size)
         return lambda: contextlib.nullcontext(predictor)
 
-    pair = {"s0": lambda: small_scene(0)}
+    pair = {"s0": lambda: Labelled(*small_scene(0))}
     opened = [open_benchmark("mine", folder), Benchmark("DAVIS", 345, pair, {})]
     with pytest.raises(KeyboardInterrupt):
         evaluate.run(clicking.Subject(open_predictor, SETTINGS, IDENTITY), opened, tmp_path)
@@ -255,7 +255,7 @@ def test_nothing_usable_is_an_error(tmp_path):
 
 
 def flag_values(monkeypatch, present=False, overrides=None, **values):
-    config = ConfigDict({"eval": SETTINGS | {"size": 99}})
+    config = ConfigDict({"eval": SETTINGS | {"size": 99}, "images": {"range": (), "bands": ()}})
     flag = types.SimpleNamespace(present=present, override_values=overrides or {})
     table = {"config": flag}
 
@@ -264,7 +264,7 @@ def flag_values(monkeypatch, present=False, overrides=None, **values):
             return table[name]
 
     fake = Flags()
-    for key, value in {"config": config, **values}.items():
+    for key, value in {"config": config, "masks": [], **values}.items():
         setattr(fake, key, value)
     monkeypatch.setattr(evaluate.flags, "FLAGS", fake)
 

@@ -1,4 +1,4 @@
-"""Masks drawn on the pixels as stored, before the photo's EXIF rotation, are turned along with it."""
+"""Masks drawn before a photo's EXIF rotation, on the pixels as stored, are turned along with it."""
 
 import numpy as np
 

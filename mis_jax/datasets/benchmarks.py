@@ -20,10 +20,11 @@ import cv2
 import numpy as np
 
 from mis_jax.datasets import coco, images, sbd, tfds
+from mis_jax.datasets.coco_file import find_file
 from mis_jax.datasets.orientation import aligned
 from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.recent import Recent
-from mis_jax.datasets.samples import Benchmark, Labelled
+from mis_jax.datasets.samples import Benchmark, Labelled, photos_of
 from mis_jax.errors import InputError
 from mis_jax.files import cache_folder
 
@@ -62,7 +63,7 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
             any other name for a folder of images and masks.
         folder: where it lies. Under any name it may also be one made by
             tools/data/build_benchmarks.py, or COCO's annotations: FILE.json, or FILE.json:FOLDER
-            where the images are.
+            where the images are, or the folder that an annotation tool exported.
         reading: how files are read that leave it open.
 
     Raises:
@@ -70,7 +71,12 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
     """
     kind, where = name.lower(), str(folder)
     folder, reading = Path(folder), reading or Reading()
-    if where.lower().endswith(".json") or ".json:" in where.lower():
+    file = None
+    if kind not in EXPECTED and folder.is_dir():
+        file = find_file(folder)
+    if file:
+        readers, skipped = coco.read_annotations(str(file), reading)
+    elif where.lower().endswith(".json") or ".json:" in where.lower():
         readers, skipped = coco.read_annotations(where, reading)
     elif not folder.is_dir():
         raise InputError(f"{name}: the folder {folder} does not exist.")
@@ -85,7 +91,7 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
     if not readers:
         why = "".join(f"; {k}: {v}" for k, v in list(skipped.items())[:1])
         raise InputError(f"{name}: {folder} has no image with a mask{why}.")
-    return Benchmark(name, EXPECTED.get(kind), readers, skipped)
+    return Benchmark(name, EXPECTED.get(kind), readers, skipped, photos=photos_of(readers))
 
 
 def _known(folder: Path, kind: str, reading: Reading) -> tuple[dict, dict]:

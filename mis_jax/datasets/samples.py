@@ -3,7 +3,9 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +24,8 @@ _KINDS = {
     "the mask ": "unreadable mask{s}",
     "SBD instance file": "unreadable SBD file{s}",
     "a crowd (iscrowd)": "crowd{s} of objects",
+    "its image ": "object{s} of missing images",
+    "of its box, SBD": "object{s} too thin for SBD's rule",
     "its annotation": "unusable annotation{s}",
     "its entry has no": "image{s} without a file name",
     "named twice": "name{s} listed twice",
@@ -65,6 +69,7 @@ class Benchmark:
         readers: object id -> function that reads its image and mask.
         skipped: object or file -> why it is left out.
         notes: object or file that was read -> what was odd about it (reading.py).
+        photos: object id -> its image's file, of objects that are of one.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Benchmark:
     readers: dict[str, Reader]
     skipped: dict[str, str]
     notes: dict[str, Notes] = dataclasses.field(default_factory=dict)
+    photos: dict[str, Path] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.readers)
@@ -108,6 +114,12 @@ class Benchmark:
         for name in self.readers:
             with contextlib.suppress(InputError):
                 yield self.read(name)
+
+
+def photos_of(readers: Mapping[str, Reader]) -> dict[str, Path]:
+    """`Benchmark.photos` of readers that are partials with the image's path as first argument."""
+    found = {id: r.args[0] for id, r in readers.items() if isinstance(r, functools.partial)}
+    return {id: path for id, path in found.items() if isinstance(path, Path)}
 
 
 def reasons(skipped: Mapping[str, str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""COCO's annotations against pycocotools, to the pixel, and files with all kinds of faults."""
+"""COCO's annotations: which objects a file has, where its images are, and what is no object."""
 
 import json
 import pickle
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mis_jax.datasets import coco
 from mis_jax.datasets.benchmarks import open_benchmark
 from mis_jax.datasets.samples import count_left_out, reasons
 from mis_jax.errors import InputError
@@ -17,86 +16,9 @@ from mis_jax.errors import InputError
 oracle = pytest.importorskip("pycocotools.mask")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
-SIDE = st.integers(1, 40)
-NEAR = st.one_of(
-    st.integers(-12, 52).map(float),
-    st.integers(-60, 260).map(lambda n: n / 5),
-    st.floats(-12, 52).map(lambda v: round(v, 2)),
-)
-POINTS = st.lists(st.tuples(NEAR, NEAR), min_size=3, max_size=10)
-
 
 def filled(polygons, height, width):
     return oracle.decode(oracle.merge(oracle.frPyObjects(polygons, height, width))).astype(bool)
-
-
-@settings(max_examples=150, deadline=None)
-@given(polygons=st.lists(POINTS, min_size=1, max_size=3), height=SIDE, width=SIDE)
-def test_polygons_are_filled_as_pycocotools_fills_them(polygons, height, width):
-    flat = [[v for point in points for v in point] for points in polygons]
-    np.testing.assert_array_equal(coco.decode(flat, height, width), filled(flat, height, width))
-
-
-def test_large_outlines():
-    angle = np.linspace(0, 2 * np.pi, 300, endpoint=False)
-    radius = 150 + 40 * np.sin(7 * angle)
-    points = np.stack([320 + radius * np.cos(angle), 240 + radius * np.sin(angle)], 1).round(2)
-    flat = points.ravel().tolist()
-    ours = coco.decode([flat], 480, 640)
-    np.testing.assert_array_equal(ours, filled([flat], 480, 640))
-    exact = np.zeros((480, 640), np.uint8)
-    cv2.fillPoly(exact, [np.round(points).astype(np.int32)], 1)
-    assert (ours & (exact > 0)).sum() / (ours | (exact > 0)).sum() > 0.98
-
-
-@settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 10**6), height=SIDE, width=SIDE, share=st.sampled_from([0, 0.1, 0.5, 1]))
-def test_run_lengths(seed, height, width, share):
-    mask = np.random.default_rng(seed).random((height, width)) < share
-    packed = oracle.encode(np.asfortranarray(mask, np.uint8))
-    text = packed["counts"].decode()
-    for counts in (packed["counts"], text, coco.string_runs(text)):
-        outline = {"size": [height, width], "counts": counts}
-        np.testing.assert_array_equal(coco.decode(outline, height, width), mask)
-    plain = {"size": [height, width], "counts": coco.string_runs(text)}
-    assert oracle.frPyObjects(plain, height, width)["counts"] == packed["counts"]
-
-
-def test_long_runs_have_several_characters():
-    mask = np.zeros((3000, 2000), bool)
-    mask[40:2900, 700:705] = mask[100:110, 1990] = True
-    packed = oracle.encode(np.asfortranarray(mask, np.uint8))
-    np.testing.assert_array_equal(coco.decode(packed, 3000, 2000), mask)
-
-
-@pytest.mark.parametrize(
-    ("outline", "message"),
-    [
-        ([[1, 2, 3, 4, 5]], "neither polygons"),
-        ([[1, 2, 3, "4", 5, 6]], "neither polygons"),
-        ([[1, 2, 3, 4, 5, float("nan")]], "neither polygons"),
-        ([[1, 2, 3, 4, 5, 1e300]], "neither polygons"),
-        ([[]], "neither polygons"),
-        ([3], "neither polygons"),
-        ("1,2", "neither polygons"),
-        ([[1, 2, 3, 4]], "no polygon of three points"),
-        ({"size": [4, 5], "counts": [20]}, r"is of \[4, 5\], not \[5, 4\]"),
-        ({"size": [5, 4], "counts": [19]}, "do not add up to 4 x 5"),
-        ({"size": [5, 4], "counts": [30, -10]}, "do not add up"),
-        ({"size": [5, 4], "counts": [True, 19]}, "do not add up"),
-        ({"size": [5, 4]}, "do not add up"),
-        ({"size": [5, 4], "counts": "D"}, "do not add up"),
-        ({"size": [5, 4], "counts": "Z"}, "cut off"),
-        ({"size": [5, 4], "counts": "4 "}, "' ' in the string"),
-        ({"size": [5, 4], "counts": "é"}, "in the string"),
-    ],
-)
-def test_outlines_that_are_none(outline, message):
-    with pytest.raises(InputError, match=message):
-        coco.decode(outline, 5, 4)
-
-
-# ---- files
 
 
 SQUARE = [[2, 2, 8, 2, 8, 8, 2, 8]]
@@ -152,8 +74,13 @@ def test_objects_come_image_by_image(write):
 def test_where_the_images_may_lie(write, tmp_path):
     path = write([annotation(1)])
     (tmp_path / "images").rename(tmp_path / "val2017")
+    below = open_benchmark("mine", path)  # the only one.jpg below the file's folder
+    assert below.read("one_1").mask.any()
+    assert "file_name is not its way" in below.notes["one_1"][0]
+    (tmp_path / "val2017" / "one.jpg").rename(tmp_path / "val2017" / "other.jpg")
     with pytest.raises(InputError, match=r"none of the images .*instances\.json:FOLDER"):
         open_benchmark("mine", path)
+    (tmp_path / "val2017" / "other.jpg").rename(tmp_path / "val2017" / "one.jpg")
     assert open_benchmark("mine", f"{path}:{tmp_path / 'val2017'}").read("one_1").mask.any()
     with pytest.raises(InputError, match=r"image folder .*nowhere does not exist"):
         open_benchmark("mine", f"{path}:{tmp_path / 'nowhere'}")
@@ -172,7 +99,7 @@ def test_what_cannot_be_used_is_named(write, tmp_path):
         {"id": 5},
         "six",
         {"id": 7, "file_name": "sub/two.png"},
-        {"id": 8, "file_name": "one.jpg", "height": "20", "width": 24},
+        {"id": 8, "file_name": "one.jpg", "height": "20", "width": -24},
     ]
     path = write(
         [
@@ -195,17 +122,17 @@ def test_what_cannot_be_used_is_named(write, tmp_path):
     benchmark = open_benchmark("mine", path)
     assert [s.id for s in benchmark] == ["one_1", "two_8"]
     words = {
-        "one_1 again": "no id of its own",
+        "annotation 1": "of one.jpg has no id of its own",
         "gone_2": "does not exist",
         "two_3": "24 x 20 pixels, its mask 20 x 24",
         "annotation 4": "names no image",
         "one_5": "no object pixel",
         "one_6": "no segmentation",
         "one_7": "three points",
-        "one_None again": "no id of its own",
+        "annotation 9": "no id of its own",
         "annotation 10": "names no image",
         "annotation 11": "names no image",
-        "one_10": "an image of 24 x 20 pixels",
+        "one_10": "an image of -24 x 20 pixels",
         "image 3": "a second image called 1",
         "image 4": "no id or file_name",
         "image 5": "no id or file_name",
@@ -214,7 +141,7 @@ def test_what_cannot_be_used_is_named(write, tmp_path):
     for name, part in words.items():
         assert part in benchmark.skipped[name], name
     assert reasons(benchmark.skipped)["unusable annotations"] == 8
-    assert reasons(benchmark.skipped)["unreadable image"] == 1
+    assert reasons(benchmark.skipped)["object of missing images"] == 1
 
 
 @pytest.mark.parametrize(
@@ -226,7 +153,23 @@ def test_what_cannot_be_used_is_named(write, tmp_path):
         (b"[" * 100_000, "cannot be read as JSON"),
         (b"[]", 'no lists "images" and "annotations"'),
         (b'{"images": {}, "annotations": []}', "no lists"),
-        (b'{"shapes": []}', "no lists"),
+        (b'{"images": []}\n{"images": []}', "holds? a JSON value a line"),
+        (b'{"image": {}}', "no lists"),
+        (b'{"shapes": [], "imagePath": "a.jpg"}', "looks like labelme's of one image"),
+        (
+            b'[{"id": 1, "data": {"image": "a"}, "annotations": []}]',
+            "Label Studio's own JSON; export",
+        ),
+        (b'[{"image": "a", "annotator": 1, "annotation_id": 2}]', "Label Studio's JSON-MIN"),
+        (b'[{"image_id": 1, "category_id": 1, "score": 0.5}]', "results of a detector"),
+        (b'[{"image": "a.jpg", "annotations": []}]', "CreateML's boxes"),
+        (b'{"_via_settings": {}, "_via_img_metadata": {}}', "VIA's own project"),
+        (b'{"a.jpg12": {"filename": "a.jpg", "regions": []}}', "VIA's own project"),
+        (b'{"info": {}, "categories": {}, "items": []}', "Datumaro's own format"),
+        (b'{"samples": []}', "FiftyOne's own format"),
+        (b'{"objects": [], "size": {}}', "Supervisely's own JSON"),
+        (b'{"images": [], "annotations": [{"segments_info": []}]}', "panoptic"),
+        (b'{"images": [], "annotations": [], "x": ' + b"9" * 5000 + b"}", "cannot be read as JSON"),
         (b'{"images": [], "annotations": []}', "has no image with a mask"),
         (b'{"images": [], "annotations": [3]}', "annotation 0: its annotation names no image"),
     ],
@@ -235,3 +178,91 @@ def test_files_that_are_not_coco(tmp_path, content, message):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(InputError, match=message):
         open_benchmark("mine", tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_other_encodings_of_json(write, encoding):
+    path = write([annotation(1)])
+    path.write_bytes(path.read_text("utf-8").encode(encoding))
+    assert open_benchmark("mine", path).ids == ["one_1"]
+
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**20), 10**20),
+    st.floats(),
+    st.text(max_size=4),
+    st.sampled_from(
+        ["/", "..", ".", "a/../b", "\x00", "x" * 300, "http://[", "\ud800", "?d=", "%zz"]
+    ),
+    st.lists(st.integers(), max_size=3),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+)
+
+
+def fields_of(value):
+    """Every (container, key) of a JSON value."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in list(pairs):
+        yield value, key
+        if isinstance(part, dict | list):
+            yield from fields_of(part)
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory):
+    """A folder of one small photo."""
+    folder = tmp_path_factory.mktemp("damaged")
+    cv2.imwrite(str(folder / "a.png"), np.zeros((20, 24, 3), np.uint8))
+    return folder
+
+
+def whole_file():
+    """The bytes of an annotation file with an outline of each kind."""
+    runs = {"size": [20, 24], "counts": "T3`2\\9"}
+    outlines = SQUARE, runs, {"size": [20, 24], "counts": [100, 80, 300]}, SQUARE[0]
+    size = {"height": 20, "width": 24}
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "coco_url": "http://x/y/a.png", **size}],
+        "annotations": [annotation(k, 1, outline) for k, outline in enumerate(outlines)],
+    }
+    return json.dumps(content).encode()
+
+
+def read_all(folder, data):
+    """All objects are read, or left out with a reason, or the file is refused."""
+    path = folder / "all.json"
+    path.write_bytes(data)
+    try:
+        benchmark = open_benchmark("mine", path)
+    except InputError:
+        return 0
+    found = {sample.id for sample in benchmark}
+    assert found | set(benchmark.skipped) >= set(benchmark.ids)
+    assert not found & set(benchmark.skipped)
+    return len(found)
+
+
+def test_the_file_that_is_damaged_is_whole(damaged):
+    assert read_all(damaged, whole_file()) == 4
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_fields_of_other_types_are_refused_or_left_out(damaged, data):
+    content = json.loads(whole_file())
+    for _ in range(data.draw(st.integers(1, 3))):
+        container, key = data.draw(st.sampled_from(list(fields_of(content))))
+        container[key] = data.draw(ODD)
+    read_all(damaged, json.dumps(content).encode())
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_damaged_bytes_are_refused_or_left_out(damaged, data):
+    text = bytearray(whole_file())
+    for _ in range(data.draw(st.integers(1, 4))):
+        text[data.draw(st.integers(0, len(text) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    read_all(damaged, bytes(text[: data.draw(st.integers(0, len(text)))]))
+    read_all(damaged, bytes(text))

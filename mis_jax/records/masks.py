@@ -2,13 +2,18 @@
 
     mis-jax masks sbd=SBD --records DIR [--few 0.05]
 
-`sbd=FOLDER` takes the instances of the images of FOLDER/train.txt, in its order; any other name a
-folder that `mis-jax evaluate` takes. `--few r` keeps the first int(r * N) of the N images.
+`sbd=FOLDER` takes the instances of the images of FOLDER/train.txt, in its order; any other name
+what `mis-jax evaluate` takes of it. A record is a photo with all its objects. `--few r` keeps the
+first int(r * N) of the N photos.
 """
 
+import collections
+import contextlib
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -16,12 +21,49 @@ from absl import flags
 from tqdm import tqdm
 
 from mis_jax import options
-from mis_jax.datasets import Objects, Reading, benchmarks, images, sbd, without_buggy
+from mis_jax.datasets import (
+    Benchmark,
+    Notes,
+    Objects,
+    Reading,
+    Sample,
+    benchmarks,
+    count_left_out,
+    images,
+    note_lines,
+    sbd,
+    without_buggy,
+)
 from mis_jax.errors import InputError
 from mis_jax.records import schema
 
 SHARD_SIZE = 256  # images a shard
-Reader = Callable[[], tuple[bytes, np.ndarray]]  # of an encoded image and its labels
+NAMED = 20  # of what is left out, in the printed lines
+
+
+class Labels(NamedTuple):
+    """A photo as a record keeps it, and its objects."""
+
+    photo: images.Prepared
+    objects: Objects
+    notes: Notes = ()
+
+
+Reader = Callable[[], Labels | None]  # None: all objects of the photo are left out by name
+
+
+class Source(NamedTuple):
+    """Photos with labels.
+
+    Attributes:
+      readers: record's id -> function that reads the photo and its objects.
+      files: record's id -> its photo, where that is a file.
+      skipped: object or photo -> why it is left out; grows while the readers are called.
+    """
+
+    readers: dict[str, Reader]
+    files: dict[str, Path]
+    skipped: dict[str, str]
 
 
 def define_flags() -> None:
@@ -48,97 +90,167 @@ def write(
     few: float = 1.0,
     reading: Reading | None = None,
 ) -> str:
-    """Writes the records of a labelled data set; one sentence says how many, and what is left out.
+    """Writes the records of a labelled data set; lines say how many, and what is left out or odd.
 
-    Objects that fill less than 0.08 of their bounding boxes are no objects, and what a mask does
-    not count is background. Images without an object are left out.
+    What a mask does not count is background. Photos without an object are left out, and so are, of
+    SBD alone, objects that fill less than 0.08 of their bounding boxes.
 
     Args:
       name: "sbd" for SBD's own layout, else as `benchmarks.open_benchmark` takes it.
-      source: the folder.
+      source: the folder, or what else is taken.
       folder: where the shards go; made if need be.
-      few: fraction of the images, of which the first int(few * images) are kept.
+      few: fraction of the photos, of which the first int(few * photos) are kept.
       reading: how files are read that leave it open.
 
     Raises:
       InputError: nothing to read, or the folder was begun with other images or settings.
     """
     reading = reading or Reading()
-    readers = (
-        _sbd(Path(source), reading) if name.lower() == "sbd" else _pairs(name, source, reading)
-    )
-    kept = dict(list(readers.items())[: int(len(readers) * few)])
+    if name.lower() == "sbd":
+        found = _sbd(Path(source), reading)
+    else:
+        found = _photos(benchmarks.open_benchmark(name, source, reading), reading)
+    kept = list(found.readers)[: int(len(found.readers) * few)]
     if not 0 < few <= 1 or not kept:
-        raise InputError(f"--few={few} keeps none of {len(readers)} images; give more, up to 1.")
+        raise InputError(
+            f"--few={few} keeps none of {len(found.readers)} images; give more, up to 1."
+        )
     shards = -(-len(kept) // SHARD_SIZE)
-    schema.begin(
-        folder,
-        {
-            "version": schema.OBJECTS,
-            "shards": shards,
-            "images": len(kept),
-            "digest": hashlib.sha256("\n".join(kept).encode()).hexdigest(),
-            "settings": {"dataset": name, "shard_size": SHARD_SIZE},
-            "source": f"{name}={source}",
-            "command": "masks",
-        },
-    )
-    count, left_out = 0, []
-    with tqdm(kept.items(), unit=" images", disable=None) as bar:
+    schema.begin(folder, _index(name, source, kept, found.files, reading))
+    count, objects = 0, 0
+    notes: dict[str, Notes] = {}
+    with tqdm(kept, unit=" images", disable=None) as bar:
         todo = iter(bar)
         for shard in range(shards):
             with schema.ShardWriter(Path(folder, schema.shard_name(shard, shards))) as writer:
-                for key, read in (one for one, _ in zip(todo, range(SHARD_SIZE), strict=False)):
-                    try:
-                        writer.write(schema.encode(_record(key, *read())))
-                        count += 1
-                    except InputError as error:
-                        left_out.append(f"{key}: {error}")
+                for key in itertools.islice(todo, SHARD_SIZE):
+                    labels = _read(key, found)
+                    if labels:
+                        writer.write(schema.encode(_record(key, labels)))
+                        count, objects = count + 1, objects + labels.objects.count
+                        notes[key] = (*labels.photo.notes, *labels.notes)
                 writer.commit()
     if not count:
-        raise InputError(f"none of the {len(kept)} images can be used ({left_out[0]}).")
-    text = f"{count:,} labelled images in {shards} shards: {folder}"
-    return "\n".join([text, *(f"left out {line}" for line in left_out)])
+        first = next(iter(found.skipped.items()))
+        raise InputError(f"none of the {len(kept)} images can be used ({': '.join(first)}).")
+    text = f"{count:,} labelled images, {objects:,} objects, in {shards} shards: {folder}"
+    return "\n".join([text, *_left_out(found.skipped), *note_lines(notes)])
 
 
-def _record(key: str, encoded: bytes, labels: np.ndarray) -> schema.Record:
-    image = images.decode(encoded)
-    (h, w), (height, width) = image.shape[:2], labels.shape
-    if (h, w) != (height, width):
-        raise InputError(f"the image is {w} x {h} pixels, its labels {width} x {height}")
-    labels = without_buggy(labels)
-    if not labels.any():
-        raise InputError("no object in it")
-    return schema.Record(key, encoded, height, width, Objects(labels))
+def _index(
+    name: str, source: str | Path, kept: list[str], files: Mapping[str, Path], reading: Reading
+) -> dict:
+    """What `schema.begin` keeps of the records."""
+    lines = [f"{key}\0{_stamp(files[key]) if key in files else ''}\n" for key in kept]
+    annotations = _stamp(Path(source)) if Path(source).is_file() else ""
+    settings = {"dataset": name, "shard_size": SHARD_SIZE, "masks": sorted(reading.masks)}
+    for field in ("range", "bands"):
+        if getattr(reading, field):
+            settings[field] = list(getattr(reading, field))
+    return {
+        "version": schema.OBJECTS,
+        "shards": -(-len(kept) // SHARD_SIZE),
+        "images": len(kept),
+        "digest": hashlib.sha256("".join([*lines, annotations]).encode()).hexdigest(),
+        "settings": settings,
+        "source": f"{name}={source}",
+        "command": "masks",
+    }
 
 
-def _sbd(folder: Path, reading: Reading) -> dict[str, Reader]:
-    """Readers of the images of train.txt."""
+def _stamp(path: Path) -> str:
+    """The size and time of a file that may not be there."""
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        return f"{stat.st_size} {stat.st_mtime_ns}"
+    return ""
+
+
+def _left_out(skipped: Mapping[str, str]) -> list[str]:
+    lines = [f"  {name}: {reason}" for name, reason in list(skipped.items())[:NAMED]]
+    more = [f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else []
+    return [count_left_out(skipped), *lines, *more] if skipped else []
+
+
+def _read(key: str, found: Source) -> Labels | None:
+    """The labels of a photo, or None and in `found.skipped` why there are none."""
+    try:
+        labels = found.readers[key]()
+        if labels and labels.photo.image.shape[:2] != labels.objects.grid:
+            (h, w), (height, width) = labels.photo.image.shape[:2], labels.objects.grid
+            raise InputError(f"the image is {w} x {h} pixels, its mask {width} x {height}")
+    except InputError as error:
+        found.skipped[key] = str(error)
+        return None
+    return labels
+
+
+def _record(key: str, labels: Labels) -> schema.Record:
+    return schema.Record(key, labels.photo.encoded, *labels.objects.grid, labels.objects)
+
+
+def _sbd(folder: Path, reading: Reading) -> Source:
+    """The images of train.txt, without the objects that the public code leaves out."""
     listing = folder / "train.txt"
     if not listing.is_file():
         raise InputError(f"{listing} does not exist; sbd needs img/, inst/ and train.txt.")
+    names = listing.read_text().split()
+    files = {name: folder / "img" / f"{name}.jpg" for name in names}
+    skipped = {f"{name} again": "named twice in train.txt" for name in _repeated(names)}
 
     def reader(name: str) -> Reader:
-        def read() -> tuple[bytes, np.ndarray]:
-            labels = sbd.segmentation(folder / "inst" / f"{name}.mat")
-            encoded = images.prepare(folder / "img" / f"{name}.jpg", 0, reading).encoded
-            return encoded, labels.astype(np.uint16)
+        def read() -> Labels | None:
+            labels = sbd.segmentation(folder / "inst" / f"{name}.mat").astype(np.uint16)
+            if not labels.any():
+                raise InputError("the mask has no object pixel")
+            left = without_buggy(labels)
+            for label in np.setdiff1d(labels, left).tolist():
+                skipped[f"{name}_{label}"] = "it fills less than 0.08 of its box, SBD's rule"
+            photo = images.prepare(files[name], 0, reading)
+            return Labels(photo, Objects(left)) if left.any() else None
 
         return read
 
-    return {name: reader(name) for name in listing.read_text().split()}
+    return Source({name: reader(name) for name in files}, files, skipped)
 
 
-def _pairs(name: str, folder: str | Path, reading: Reading) -> dict[str, Reader]:
-    """Readers of a benchmark's images, each with its one object."""
+def _repeated(names: list[str]) -> list[str]:
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
-    def reader(pair: Callable) -> Reader:
-        def read() -> tuple[bytes, np.ndarray]:
-            image, mask, _ = pair()
-            encoded = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
-            return encoded, (mask == 1).astype(np.uint8)
+
+def _photos(found: Benchmark, reading: Reading) -> Source:
+    """The photos of a benchmark with all their objects; an object of no file is alone."""
+    paths = list(dict.fromkeys(found.photos.values()))
+    names = dict(zip(paths, images.image_ids(paths[0], paths), strict=True)) if paths else {}
+    groups: dict[str, list[str]] = {}
+    for id in found.ids:
+        groups.setdefault(names[found.photos[id]] if id in found.photos else id, []).append(id)
+
+    def reader(ids: list[str]) -> Reader:
+        def read() -> Labels | None:
+            samples = _usable(found, ids)
+            first = next(samples, None)
+            if not first:
+                return None
+            objects = Objects.of(s.mask == 1 for s in itertools.chain([first], samples))
+            if ids[0] in found.photos:
+                photo = images.prepare(found.photos[ids[0]], 0, reading)
+            else:
+                encoded = cv2.imencode(".png", first.image[..., ::-1])[1].tobytes()
+                photo = images.Prepared(encoded, first.image)
+            notes = itertools.chain.from_iterable(found.notes.get(id, ()) for id in ids)
+            return Labels(photo, objects, tuple(notes))
 
         return read
 
-    found = benchmarks.open_benchmark(name, folder, reading).readers
-    return {key: reader(pair) for key, pair in found.items()}
+    readers = {key: reader(ids) for key, ids in groups.items()}
+    return Source(readers, {name: path for path, name in names.items()}, found.skipped)
+
+
+def _usable(found: Benchmark, ids: list[str]) -> Iterator[Sample]:
+    for id in ids:
+        try:
+            sample = found.read(id)
+        except InputError:  # `found.skipped` has it
+            continue
+        yield sample

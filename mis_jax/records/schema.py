@@ -20,10 +20,11 @@ from mis_jax.proposals import Tree
 
 VERSION = 1
 OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
+LAYERS = 3  # the same, of objects that overlap, which are in several layers
 INDEX = "propose.json"  # what a folder of shards is made of; see propose.py
 _FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
 _PARTS: dict[int, tuple[str, type[Tree | Objects]]]  # the last field, by version
-_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}
+_PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects), LAYERS: ("objects", Objects)}
 _SHARD = re.compile(r"trees-(\d{5,})-of-(\d{5,})\.array_record")
 
 
@@ -40,7 +41,9 @@ class Record:
 
 def encode(record: Record) -> bytes:
     """The bytes of a record; equal records give equal bytes."""
-    version = OBJECTS if isinstance(record.tree, Objects) else VERSION
+    version = VERSION
+    if isinstance(record.tree, Objects):
+        version = OBJECTS if record.tree.labels.ndim == 2 else LAYERS
     fields = {"version": version, "id": record.id, "image": record.image}
     fields |= {"height": record.height, "width": record.width}
     fields |= {_PARTS[version][0]: record.tree.to_bytes()}
@@ -58,10 +61,10 @@ def decode(data: bytes) -> Record:
     except (ValueError, msgpack.exceptions.UnpackException):
         fields = None
     version = fields.get("version", VERSION) if isinstance(fields, dict) else VERSION
-    if version not in (VERSION, OBJECTS):
+    if version not in tuple(_PARTS):
         raise InputError(
             f"a record has version {version}, and this mis_jax reads version {VERSION} (trees) and "
-            f"{OBJECTS} (objects); propose again into a new folder."
+            f"{OBJECTS} and {LAYERS} (objects); propose again into a new folder."
         )
     name, kind = _PARTS[version]
     types = {k: type(v) for k, v in fields.items()} if isinstance(fields, dict) else {}

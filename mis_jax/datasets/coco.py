@@ -118,28 +118,27 @@ def _objects(
 def _names(objects: Sequence[_Object]) -> list[str]:
     """STEM_ID where that is unique, else with the path, and with the suffix and the image's id."""
 
-    def forms(one: _Object) -> tuple[str, ...]:
-        way = PurePosixPath(one.photo.name.replace("\\", "/"))
-        whole = f"{way}_{one.photo.key}"
-        return tuple(
-            f"{part}_{one.id}".replace("/", "-")
-            for part in (way.stem, way.with_suffix("") if way.name else way, way, whole)
-        )
-
-    possible = [forms(one) for one in objects]
+    ways = {one.photo.key: _ways(one.photo) for one in objects}
     names: dict[int, str] = {}
     taken: set[str] = set()
+    left: Sequence[int] = range(len(objects))
     for level in range(4):
-        left = [k for k in range(len(objects)) if k not in names]
-        counts = collections.Counter(possible[k][level] for k in left)
-        for k in left:
-            name = possible[k][level]
-            if counts[name] == 1 and name not in taken:
-                names[k] = name
+        possible = {k: f"{ways[objects[k].photo.key][level]}_{objects[k].id}" for k in left}
+        possible = {k: name.replace("/", "-") for k, name in possible.items()}
+        counts = collections.Counter(possible.values())
+        names |= {k: n for k, n in possible.items() if counts[n] == 1 and n not in taken}
+        left = [k for k in left if k not in names]
+        if not left:
+            break
         taken.update(names.values())
-    for k in range(len(objects)):
-        names.setdefault(k, f"{possible[k][-1]} ({k})")
+    names |= {k: f"{possible[k]} ({k})" for k in left}
     return [names[k] for k in range(len(objects))]
+
+
+def _ways(photo: _Photo) -> tuple[str, ...]:
+    """What an image may be called by, from short to long."""
+    way = PurePosixPath(photo.name.replace("\\", "/"))
+    return way.stem, str(way.parent / way.stem), str(way), f"{way}_{photo.key}"
 
 
 def _unusable(annotation: dict) -> tuple[str, Notes]:

@@ -1,6 +1,7 @@
 """COCO's annotation file: where it is in a folder, what it holds, and what it is if not COCO's."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ _NAMES = (
     "*coco*.json",  # Roboflow: _annotations.coco.json
     "instances*.json",  # CVAT, Datumaro, COCO itself
 )
+_SPLITS = ("*/_annotations.coco.json", "*/annotations/instances*.json")  # in a folder for each
 _ASK = "export COCO's format there"
 
 
@@ -27,9 +29,8 @@ def find_file(folder: Path) -> Path | None:
     """
     if (folder / "masks").is_dir():
         return None
-    places = folder, folder / "annotations"
-    paths = {p for place in places for name in _NAMES for p in place.glob(name) if p.is_file()}
-    found = sorted(p for p in paths if _seems_coco(p))
+    ways = [f"{way}{name}" for way in ("", "annotations/") for name in _NAMES]
+    found = _of_names(folder, ways) or _of_names(folder, _SPLITS)
     if len(found) > 1:
         names = ", ".join(p.relative_to(folder).as_posix() for p in found[:5])
         raise InputError(
@@ -77,8 +78,17 @@ def key_of(value: Any) -> str | None:
     return None
 
 
+def _of_names(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """The files of these names that seem to be COCO's."""
+    paths = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+    return sorted(p for p in paths if _seems_coco(p))
+
+
 def _seems_coco(path: Path) -> bool:
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
     return b'"images"' in data and b'"annotations"' in data
 
 

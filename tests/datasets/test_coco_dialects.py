@@ -84,6 +84,7 @@ def test_label_studio(tmp_path, prefix):
         "/data/local-files/?d=photos/1a2b-a%20b.jpg",
         "tmp\\images\\1a2b-a b.jpg",
         "1A2B-A B.JPG",
+        "C:\\photos\\1a2b-a b.jpg",
     ],
 )
 def test_label_studio_without_its_images(tmp_path, name):
@@ -179,6 +180,10 @@ def test_roboflow(tmp_path):
     benchmark, samples = read(tmp_path / "valid", 1)
     np.testing.assert_array_equal(samples["photo_jpg.rf.0a1b2c_0"].mask, filled(TALL))
     assert reasons(benchmark.skipped) == {"unusable annotation": 1}
+    read(tmp_path, 1)
+    export(tmp_path, "train/_annotations.coco.json", content)
+    with pytest.raises(InputError, match=r"has 2 annotation files .*give one of them: NAME="):
+        open_benchmark("mine", tmp_path)
 
 
 def test_via(tmp_path):
@@ -334,6 +339,21 @@ def test_where_none_is_found_all_places_are_named(tmp_path):
     assert f"lies in {tmp_path / 'images'} or {tmp_path}, not even a.jpg" in str(caught.value)
     with pytest.raises(InputError, match=r"lies in \S+images, not even"):
         open_benchmark("mine", f"{path}:{tmp_path / 'images'}")
+
+
+def test_names_in_either_composition_of_letters(tmp_path):
+    content = {
+        "images": [{"id": 1, "file_name": "Ko\u0308ln.png", **SIZE}],
+        "annotations": [{"id": 1, "image_id": 1, "segmentation": [SQUARE]}],
+    }
+    benchmark, _ = read(export(tmp_path, "all.json", content, "K\u00f6ln.png"), 1)
+    assert "file_name is not its way" in benchmark.notes["Ko\u0308ln_1"][0]
+
+
+def test_masks_beside_the_images_are_taken_before_annotations(tmp_path):
+    content = {"images": [], "annotations": []}
+    export(tmp_path, "result.json", content, "images/a.png", "masks/a.png")
+    assert open_benchmark("mine", tmp_path).ids == ["a"]
 
 
 def test_a_folder_of_several_exports(tmp_path):

@@ -85,6 +85,7 @@ def test_a_thin_object_of_any_other_folder_is_kept(tmp_path):
     assert text == f"1 labelled images, 1 objects, in 1 shards: {tmp_path / 'records'}"
     (record,) = schema.read_records(tmp_path / "records")
     np.testing.assert_array_equal(record.tree.mask(1), mask > 0)
+    assert record.image == (tmp_path / "mine" / "images" / "a.jpg").read_bytes()
 
 
 def coco(folder, counts, suffix=".jpg", size=(120, 160), **exif):

@@ -80,6 +80,7 @@ def test_every_truncation_and_addition_is_refused():
         {"id": b"a"},
         {"tree": b"nothing"},
         {"version": None},
+        {"version": [1]},
     ],
 )
 def test_odd_fields_are_refused(change):

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mis_jax.datasets import coco, images, labelme, layouts, masks, sbd, tfds
+from mis_jax.datasets import coco, images, labelme, layouts, masks, published, sbd, tfds
 from mis_jax.datasets.layouts import Named, Pairs
 from mis_jax.datasets.orientation import aligned
 from mis_jax.datasets.reading import Reading
@@ -102,7 +102,7 @@ def _known(folder: Path, kind: str, reading: Reading) -> tuple[dict, dict]:
     pictures, drawn = (_subfolder(folder, part, kind) for part in LAYOUTS[kind])
     photos = [Named(p.name.partition(".")[0], p.name, p) for p in layouts.files(pictures)]
     found = [Named(p.stem, p.name, p) for p in _files(drawn)]
-    read = masks.read_davis if kind == "davis" else masks.read_grabcut
+    read = published.read_davis if kind == "davis" else published.read_grabcut
     if reading.masks & {"ids", "half"}:
         read = masks.read_mask
     return _read_pairs(kind, layouts.pair(photos, found, exact=True), read, reading)

@@ -13,14 +13,12 @@ With "ids" of `reading.MASKS`, every value above 0 is an object; with "half", th
 above half of the range. Everything else is refused with the values that were seen.
 """
 
-import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from mis_jax.datasets.planes import Plane, check_size, read_plane, values
+from mis_jax.datasets.planes import Plane, most, read_plane, values
 from mis_jax.datasets.reading import Notes, Reading
 from mis_jax.datasets.recent import Recent
 from mis_jax.errors import InputError
@@ -31,10 +29,9 @@ BOTH = "its mask has 0, 1 and 255; both 1 and 255 are the object"
 EDGES = "its mask is transparency with soft edges; the object is what is more than half opaque"
 BY_INDEX = "its mask's palette has black for another index than 0; 0 is background all the same"
 BORDER = "its mask has the colour (224, 224, 192) of VOC's borders, which is not counted"
-ODD = "its mask has other values than 0, 1, 128 and 255, read as the published code reads them"
 NOT_COUNTED, VOID = 128, 255  # a grey, an index
 MOST_IDS = 10_000  # objects of a file
-_VOC_BORDER = 0xE0E0C0
+_VOC_BORDER, _VOC_BORDER_RGB = 0xE0E0C0, (0xE0, 0xE0, 0xC0)
 _NAMED = 6  # values that a sentence names
 _FEW = 8, 8  # colours at most, each of as many pixels on average, that are no photo
 
@@ -64,33 +61,6 @@ def read_mask(path: Path, reading: Reading) -> Mask:
     return Mask(pixels.astype(np.int32), plane.orientation, notes)
 
 
-def read_grabcut(path: Path, reading: Reading) -> Mask:
-    """As published for GrabCut and Berkeley: of the first channel that OpenCV gives (blue), 1 and
-    above 128 are the object, 128 is not counted.
-    """
-    first = _opencv(path)[:, :, 0]
-    mask = np.where(first == NOT_COUNTED, -1, (first > NOT_COUNTED) | (first == 1))
-    odd = not set(values(first).tolist()) <= {0, 1, NOT_COUNTED, 255}
-    return Mask(mask.astype(np.int32), notes=(ODD,) if odd else ())
-
-
-def read_davis(path: Path, reading: Reading) -> Mask:
-    """As published for DAVIS: any colour but black is the object."""
-    return Mask((_opencv(path).max(axis=2) > 0).astype(np.int32))
-
-
-def _opencv(path: Path) -> np.ndarray:
-    """uint8 [H, W, 3], blue first, as `cv2.imread` reads an image."""
-    pixels = None
-    with contextlib.suppress(cv2.error, OSError):
-        data = np.fromfile(path, np.uint8)
-        check_size(path)
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if pixels is None:
-        raise InputError(f"the mask {path} cannot be read; save it as PNG")
-    return pixels
-
-
 def list_ids(path: Path) -> dict[str, int]:
     """The objects of a mask file whose every value above 0 is one: {label: value}, ascending.
 
@@ -106,7 +76,8 @@ def list_ids(path: Path) -> dict[str, int]:
         raise InputError(f"the mask {path} is a JPEG, of which ids cannot be known; it has {seen}")
     if found.dtype.kind == "f" and not (found == np.round(found)).all():
         raise InputError(f"the mask {path} has no whole numbers for ids; it has {_list(found)}")
-    ids = [int(value) for value in found if value > 0 and value != _void(plane, found)]
+    voids = _voids(plane, found)
+    ids = [int(value) for value in found if value > 0 and value not in voids]
     if len(ids) > MOST_IDS:
         raise InputError(f"the mask {path} has {len(ids):,} values, too many to be ids")
     if not ids:
@@ -118,11 +89,9 @@ def list_ids(path: Path) -> dict[str, int]:
 def read_id(path: Path, id: int) -> Mask:
     """One of the objects that `list_ids` lists."""
     plane = _recent_plane(path)
-    mask = (plane.pixels == id).astype(np.int32)
-    notes: Notes = ()
-    void = _void(plane, values(plane.pixels))
-    if void is not None and (border := plane.pixels == void).any():
-        mask[border], notes = -1, (BORDER,) if plane.kind == "colour" else ()
+    voids = _voids(plane, values(plane.pixels))
+    notes: Notes = (BORDER,) if set(voids) - {VOID} else ()
+    mask = _marked(plane.pixels, id, voids)
     if plane.pixels.dtype.kind in "if":
         mask[plane.pixels < 0] = -1
     if plane.alpha is not None:
@@ -130,13 +99,23 @@ def read_id(path: Path, id: int) -> Mask:
     return Mask(mask, plane.orientation, notes)
 
 
-def _void(plane: Plane, found: np.ndarray) -> int | None:
-    """The value that is no id, because it is not counted."""
+def _marked(pixels: np.ndarray, value: int, voids: list[int]) -> np.ndarray:
+    mask = (pixels == value).astype(np.int32)
+    for void in voids:
+        mask[pixels == void] = -1
+    return mask
+
+
+def _voids(plane: Plane, found: np.ndarray) -> list[int]:
+    """Those of the values `found` that are not counted: 255 of a palette, VOC's border's colour."""
     if plane.palette is None:
-        return _VOC_BORDER if plane.kind == "colour" and plane.most == 255 else None
-    return (
-        None if found.tolist() == [0, VOID] and _greys(found, plane.palette) is not None else VOID
-    )
+        there = plane.kind == "colour" and plane.most == 255 and _VOC_BORDER in found
+        return [_VOC_BORDER] if there else []
+    if found.tolist() == [0, VOID] and _greys(found, plane.palette) is not None:
+        return []  # black and white
+    known = (int(index) for index in found if index < len(plane.palette))
+    border = (k for k in known if k != VOID and tuple(plane.palette[k]) == _VOC_BORDER_RGB)
+    return [*border, *([VOID] if VOID in found else [])]
 
 
 # ---- values -> 1, 0, -1
@@ -184,17 +163,19 @@ def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.
         lookup = np.zeros(256, np.uint8)
         lookup[found] = greys
         return _by_grey(Plane(lookup[plane.pixels], "grey", 255), values(greys))
-    objects = [index for index in found.tolist() if index not in (0, VOID)]
+    voids = _voids(plane, found)
+    objects = [index for index in found.tolist() if index > 0 and index not in voids]
     if len(objects) > 1:
         raise _open(plane, found)
     if not objects:
         raise InputError(f"has no object pixel; it has {_seen(plane, found)}, 255 is not counted")
-    mask = np.where(plane.pixels == VOID, -1, plane.pixels == objects[0])
     notes = () if found[0] == 0 else (EVERYWHERE,)
-    black = (index < len(palette) and not palette[index].any() for index in objects)
-    if found[0] == 0 and len(palette) and palette[0].any() and any(black):
-        notes = (BY_INDEX,)
-    return mask, notes
+    if set(voids) - {VOID}:
+        notes = (*notes, BORDER)
+    black = objects[0] < len(palette) and not palette[objects[0]].any()
+    if found[0] == 0 and black and palette[0].any():
+        notes = (*notes, BY_INDEX)
+    return _marked(plane.pixels, objects[0], voids), notes
 
 
 def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
@@ -213,15 +194,12 @@ def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
 
 
 def _by_colour(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
-    border = plane.most == 255 and len(found) > 2 and _VOC_BORDER in found
-    rest = found[found != _VOC_BORDER] if border else found
+    voids = _voids(plane, found) if len(found) > 2 else []
+    rest = [value for value in found.tolist() if value not in voids]
     if len(rest) > 2 or (len(rest) == 2 and rest[0] != 0):
         raise _open(plane, found)
-    mask = (plane.pixels == rest[-1]).astype(np.int8)
-    if border:
-        mask[plane.pixels == _VOC_BORDER] = -1
-        return mask, (BORDER,)
-    return mask, () if len(rest) == 2 else (EVERYWHERE,)
+    notes = (() if rest[0] == 0 else (EVERYWHERE,)) + ((BORDER,) if voids else ())
+    return _marked(plane.pixels, rest[-1], voids), notes
 
 
 def _by_alpha(plane: Plane, alpha: np.ndarray) -> tuple[np.ndarray, Notes]:
@@ -242,31 +220,31 @@ def _by_alpha(plane: Plane, alpha: np.ndarray) -> tuple[np.ndarray, Notes]:
         )
     if len(found) == 2:
         return alpha > 0, ()
-    return alpha > _middle(alpha), (EDGES,)
+    return alpha > most(alpha.dtype) // 2, (EDGES,)
 
 
 def _half(plane: Plane) -> tuple[np.ndarray, Notes]:
-    pixels = plane.pixels if plane.alpha is None else plane.alpha
-    if plane.alpha is None and plane.palette is not None:
-        greys = plane.palette.max(1)
-        if (plane.palette != plane.palette[:, :1]).any() or pixels.max() >= len(greys):
+    pixels, middle = plane.pixels, _middle(plane)
+    if plane.alpha is not None:
+        pixels, middle = plane.alpha, most(plane.alpha.dtype) // 2
+    elif plane.palette is not None:
+        if (plane.palette != plane.palette[:, :1]).any() or pixels.max() >= len(plane.palette):
             return _object(plane)  # an index has no half
-        pixels = greys[pixels]
-    elif plane.alpha is None and plane.kind == "colour":
+        pixels = plane.palette[pixels, 0]
+    elif plane.kind == "colour":
         raise InputError(f"has {_seen(plane, values(pixels))}, of which --masks half is not known")
     if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
         seen = _list(values(pixels))
         raise InputError(f"has {seen}; --masks half of floating-point values is of 0 to 1")
-    mask = pixels > _middle(pixels)
+    mask = pixels > middle
     if not mask.any():
         seen = _list(values(pixels))
-        raise InputError(f"has no object pixel above half, {_middle(pixels)}; it has {seen}")
+        raise InputError(f"has no object pixel above half, {middle}; it has {seen}")
     return mask, (EVERYWHERE,) if mask.all() else ()
 
 
-def _middle(pixels: np.ndarray) -> float:
-    kind = pixels.dtype.kind
-    return {"b": 0, "f": 0.5}[kind] if kind in "bf" else np.iinfo(pixels.dtype).max // 2
+def _middle(plane: Plane) -> float:
+    return 0.5 if plane.pixels.dtype.kind == "f" else plane.most // 2
 
 
 # ---- what was seen
@@ -275,7 +253,7 @@ def _middle(pixels: np.ndarray) -> float:
 def _open(plane: Plane, found: np.ndarray) -> InputError:
     """The sentence, from its verb on, about values of which the object cannot be known."""
     ids = "--masks ids takes each above 0 as an object"
-    half = f"--masks half what is above {_middle(plane.pixels)}"
+    half = f"--masks half what is above {_middle(plane)}"
     if plane.lossy:
         ways = "save it as PNG"
         if plane.kind == "grey":

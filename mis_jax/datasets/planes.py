@@ -37,7 +37,7 @@ class Plane(NamedTuple):
 
     pixels: np.ndarray
     kind: str
-    most: float
+    most: int
     palette: np.ndarray | None = None
     alpha: np.ndarray | None = None
     orientation: int = 1
@@ -117,6 +117,8 @@ def _by_pillow(data: bytes) -> Plane | None:
         plane = Plane(np.asarray(picture), "palette", 255, palette)
     else:
         plane = _channels(_array(picture, bits))
+        if picture.mode == "L" and bits in _GREY_BITS:
+            plane = plane._replace(most=2**bits - 1)
     if picture.format == "TIFF":  # which Pillow has turned already
         plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
         if plane.alpha is not None:
@@ -183,18 +185,19 @@ def _channels(pixels: np.ndarray) -> Plane:
         first = pixels[..., 0]
         if all((first == pixels[..., k]).all() for k in range(1, pixels.shape[2])):
             pixels = first
-    most = _most(pixels.dtype)
+    greatest = most(pixels.dtype)
     if pixels.ndim == 2:
-        return Plane(np.ascontiguousarray(pixels), "grey", most, alpha=alpha)
+        return Plane(np.ascontiguousarray(pixels), "grey", greatest, alpha=alpha)
     if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
         raise InputError(f"cannot be read: it has {pixels.dtype} values in colours; save it as PNG")
     step = 8 * pixels.dtype.itemsize
     r, g, b = (pixels[..., k].astype(np.uint64) for k in range(3))
-    return Plane((r << (2 * step)) | (g << step) | b, "colour", most, alpha=alpha)
+    return Plane((r << (2 * step)) | (g << step) | b, "colour", greatest, alpha=alpha)
 
 
-def _most(dtype: np.dtype) -> float:
-    return 1.0 if dtype.kind in "bf" else float(np.iinfo(dtype).max)
+def most(dtype: np.dtype) -> int:
+    """The greatest value of a type; of floating-point numbers 1, as probabilities have it."""
+    return 1 if dtype.kind in "bf" else int(np.iinfo(dtype).max)
 
 
 def _too_many(error: Exception) -> str:

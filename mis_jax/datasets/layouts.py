@@ -14,7 +14,7 @@ from mis_jax.errors import InputError
 PHOTO_FOLDERS = ("images", "image", "imgs", "img", "photos", "jpegimages")
 OBJECT_FOLDERS = ("segmentationobject", "segmentationobjectpng")  # VOC's: every value is an object
 CLASS_FOLDERS = ("segmentationclass", "segmentationclasspng")
-MASK_FOLDERS = (*OBJECT_FOLDERS, *CLASS_FOLDERS, "masks", "mask", "gt", "labels", "annotations")
+MASK_FOLDERS = (*OBJECT_FOLDERS, *CLASS_FOLDERS, "mask", "masks", "gt", "labels", "annotations")
 PREVIEW_FOLDERS = ("segmentationobjectvisualization", "segmentationclassvisualization")  # labelme's
 LOSSLESS = (".png", ".bmp", ".dib", ".tif", ".tiff", ".gif")  # of masks beside their photos
 
@@ -195,8 +195,8 @@ def _misfit(folder: Path, photos: list[Path], masks: list[Path]) -> str:
         return f"{folder} has photos in {_and(photos)}; rename or move away all but one of them."
     if photos:
         return (
-            f"{folder} has {photos[0].name} but no masks folder; add it (or one called "
-            f"{', '.join(MASK_FOLDERS[-4:])}, SegmentationClass or SegmentationObject)."
+            f"{folder} has {photos[0].name} but no masks folder; add it, or one called "
+            f"{', '.join(MASK_FOLDERS[-4:])}, SegmentationClass or SegmentationObject."
         )
     return f"{folder} has {_and(masks)} but no images folder; add it."
 

@@ -1,34 +1,42 @@
 """Evaluation sets: GrabCut, Berkeley, DAVIS, SBD in their own layouts, and any folder of pairs.
 
-A folder of your own is one of two layouts:
+A folder of your own is laid out in one of these ways, in any case of the folders' and suffixes'
+letters (layouts.py):
 
-    images/NAME.jpg + masks/NAME.png        any image kind
+    images/NAME.jpg + masks/NAME.png        any image kind; with the same subfolders, if any
+    NAME.jpg + masks/NAME.png
     NAME.jpg + NAME.png, or NAME.* + NAME_mask.png, side by side
+    JPEGImages/ + SegmentationObject/       VOC's: every value of a mask is an object
+    JPEGImages/ + SegmentationClass/        where there is one class an image
+    NAME.jpg + NAME.json                    labelme's polygons (labelme.py)
 
-Its masks are PNG, BMP or TIFF: 0 is background, 128 is not counted, any other value is the object.
+images may also be called image, imgs, img, photos; masks also mask, gt, labels, annotations.
+NAME_0.png, NAME_1.png, ... are masks of as many objects of NAME. What a mask's values mean is in
+masks.py.
 
 COCO's annotations of instances are read as well (coco.py), and what tools/data/build_benchmarks.py
 made (tfds.py).
 """
 
 import collections
+import contextlib
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
+from tqdm import tqdm
 
-from mis_jax.datasets import coco, images, sbd, tfds
+from mis_jax.datasets import coco, images, labelme, layouts, masks, published, sbd, tfds
 from mis_jax.datasets.coco_file import find_file
+from mis_jax.datasets.layouts import Named, Pairs
 from mis_jax.datasets.orientation import aligned
 from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.recent import Recent
-from mis_jax.datasets.samples import Benchmark, Labelled, photos_of
+from mis_jax.datasets.samples import Benchmark, Labelled, Reader, photos_of
 from mis_jax.errors import InputError
 from mis_jax.files import cache_folder
 
-MASK_SUFFIXES = (".png", ".bmp", ".dib", ".tif", ".tiff")
 LAYOUTS = {
     "grabcut": ("data_GT", "boundary_GT"),
     "berkeley": ("images", "masks"),
@@ -71,10 +79,7 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
     """
     kind, where = name.lower(), str(folder)
     folder, reading = Path(folder), reading or Reading()
-    file = None
-    if kind not in EXPECTED and folder.is_dir():
-        file = find_file(folder)
-    if file:
+    if file := _exported(folder, kind):
         readers, skipped = coco.read_annotations(str(file), reading)
     elif where.lower().endswith(".json") or ".json:" in where.lower():
         readers, skipped = coco.read_annotations(where, reading)
@@ -86,64 +91,63 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
         readers, skipped = _sbd(folder, reading)
     elif kind in LAYOUTS:
         readers, skipped = _known(folder, kind, reading)
+    elif labelme.is_labelme(folder):
+        readers, skipped = labelme.read_folder(folder, reading)
     else:
-        readers, skipped = _own(folder, reading)
+        readers, skipped = _read_pairs(name, layouts.own_pairs(folder), masks.read_mask, reading)
     if not readers:
         why = "".join(f"; {k}: {v}" for k, v in list(skipped.items())[:1])
-        raise InputError(f"{name}: {folder} has no image with a mask{why}.")
+        raise InputError(f"{name}: {folder} has no image with a mask{why}{_other_folders(folder)}.")
     return Benchmark(name, EXPECTED.get(kind), readers, skipped, photos=photos_of(readers))
+
+
+def _exported(folder: Path, kind: str) -> Path | None:
+    """COCO's annotations that an annotation tool exported with the images into a folder."""
+    file = find_file(folder) if kind not in EXPECTED and folder.is_dir() else None
+    pairs = None
+    if file:
+        with contextlib.suppress(InputError):
+            pairs = layouts.own_pairs(folder)
+    if pairs and pairs.objects:
+        raise InputError(
+            f"{folder} has both masks and COCO's annotations, {file}; give {file} itself, or move "
+            "it elsewhere."
+        )
+    return file
 
 
 def _known(folder: Path, kind: str, reading: Reading) -> tuple[dict, dict]:
     """Pairs of GrabCut, Berkeley and DAVIS: an image's mask has its name up to the first dot."""
-    pictures, masks = (_subfolder(folder, part, kind) for part in LAYOUTS[kind])
-    decode = _davis_mask if kind == "davis" else _grabcut_mask
-    named = [(p.name.partition(".")[0], p) for p in _images(pictures)]
-    return _pairs(named, [(p.stem, p) for p in _files(masks)], decode, reading)
+    pictures, drawn = (_subfolder(folder, part, kind) for part in LAYOUTS[kind])
+    photos = [Named(p.name.partition(".")[0], p.name, p) for p in layouts.files(pictures)]
+    found = [Named(p.stem, p.name, p) for p in _files(drawn)]
+    read = published.read_davis if kind == "davis" else published.read_grabcut
+    if reading.masks & {"ids", "half"}:
+        read = masks.read_mask
+    return _read_pairs(kind, layouts.pair(photos, found, exact=True), read, reading)
 
 
-def _own(folder: Path, reading: Reading) -> tuple[dict, dict]:
-    """Pairs of a folder of the user's, in either layout of the module's docstring."""
-    pictures, masks = folder / "images", folder / "masks"
-    if pictures.is_dir() != masks.is_dir():
-        there, missing = sorted((pictures, masks), key=Path.is_dir, reverse=True)
-        raise InputError(f"{folder} has {there.name} but no {missing.name} folder; add it.")
-    apart = pictures.is_dir()
-    found = _images(pictures if apart else folder)
-    possible = [p for p in _files(masks if apart else folder) if _lossless(p)]
-    if not apart:
-        lossy = {p.stem for p in found if not _lossless(p)}
-        possible = [p for p in possible if p.stem.endswith("_mask") or p.stem in lossy]
-        taken = set(possible)
-        found = [p for p in found if p not in taken]
-    # NAME_mask before NAME, where there are both
-    possible.sort(key=lambda p: not p.stem.endswith("_mask"))
-    stems = {p.stem for p in found}
-    named = [(p.stem if p.stem in stems else p.stem.removesuffix("_mask"), p) for p in possible]
-    return _pairs([(p.stem, p) for p in found], named, _own_mask, reading)
-
-
-Named = list[tuple[str, Path]]
-
-
-def _pairs(pictures: Named, masks: Named, decode: Callable, reading: Reading) -> tuple[dict, dict]:
-    """Readers of the images with a mask of their name, and why the others have none."""
-    by_name: dict[str, Path] = {}
-    readers, skipped = {}, {}
-    for name, mask in masks:
-        by_name.setdefault(name, mask)
-    for name, picture in pictures:
-        if name in readers:
-            skipped[picture.name] = f"a second image called {name}"
-        elif name not in by_name:
-            skipped[picture.name] = "no mask of this name"
-        else:
-            readers[name] = functools.partial(_read_pair, picture, by_name[name], decode, reading)
-    for name, mask in masks:
-        if mask != by_name[name]:
-            skipped[f"mask {mask.name}"] = f"a second mask called {name}"
-        elif name not in readers:
-            skipped[f"mask {mask.name}"] = "no image of this name"
+def _read_pairs(name: str, pairs: Pairs, read: Callable, reading: Reading) -> tuple[dict, dict]:
+    """Readers of pairs: one object a mask, or one a value."""
+    readers: dict[str, Reader] = {}
+    skipped = dict(pairs.skipped)
+    if "ids" not in reading.masks and not (pairs.instances and "half" not in reading.masks):
+        for key, (picture, mask) in pairs.objects.items():
+            readers[key] = functools.partial(_read_pair, picture, mask, read, reading)
+        return readers, skipped
+    listed = tqdm(pairs.objects.items(), f"listing {name}", unit="mask", disable=None, delay=1)
+    for key, (picture, mask) in listed:
+        try:
+            ids = masks.list_ids(mask)
+        except InputError as error:
+            skipped[key] = str(error)
+            continue
+        for label, id in ids.items():
+            if f"{key}_{label}" in readers:
+                skipped[f"{key}_{label} again"] = f"a second mask called {key}_{label}"
+            else:
+                read_id = functools.partial(_read_id, picture, mask, id, reading)
+                readers[f"{key}_{label}"] = read_id
     return readers, skipped
 
 
@@ -151,9 +155,17 @@ _recent_image = Recent(images.read_picture)
 _recent_labels = Recent(sbd.segmentation)
 
 
-def _read_pair(picture: Path, mask: Path, decode: Callable, reading: Reading) -> Labelled:
-    read = images.read_picture(picture, reading)
-    return aligned(read, decode(mask), reading)
+def _read_pair(picture: Path, mask: Path, read: Callable, reading: Reading) -> Labelled:
+    return _labelled(_recent_image(picture, reading), read(mask, reading), reading)
+
+
+def _read_id(picture: Path, mask: Path, id: int, reading: Reading) -> Labelled:
+    return _labelled(_recent_image(picture, reading), masks.read_id(mask, id), reading)
+
+
+def _labelled(picture: images.Picture, mask: masks.Mask, reading: Reading) -> Labelled:
+    found = aligned(picture, mask.pixels, reading, mask.orientation)
+    return found._replace(notes=(*found.notes, *mask.notes))
 
 
 def _sbd(folder: Path, reading: Reading) -> tuple[dict, dict]:
@@ -174,38 +186,12 @@ def _sbd(folder: Path, reading: Reading) -> tuple[dict, dict]:
 def _read_instance(picture: Path, labels: Path, label: int, reading: Reading) -> Labelled:
     mask = _recent_labels(labels) == label
     read = _recent_image(picture, reading)
-    return Labelled(read.pixels, mask.astype(np.int32), read.notes)
-
-
-def _grabcut_mask(path: Path) -> np.ndarray:
-    """GrabCut and Berkeley: first channel; 1 and above 128 object, 128 not counted."""
-    first = _pixels(path, cv2.IMREAD_COLOR)[:, :, 0]
-    return np.where(first == 128, -1, (first > 128) | (first == 1)).astype(np.int32)
-
-
-def _davis_mask(path: Path) -> np.ndarray:
-    return (_pixels(path, cv2.IMREAD_COLOR).max(axis=2) > 0).astype(np.int32)
-
-
-def _own_mask(path: Path) -> np.ndarray:
-    value = _pixels(path, cv2.IMREAD_UNCHANGED)[:, :, :3].max(axis=2)  # without transparency
-    return np.where(value == 128, -1, value > 0).astype(np.int32)
-
-
-def _pixels(path: Path, flags: int) -> np.ndarray:
-    """Values [H, W, C] of a mask file."""
-    try:
-        pixels = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    except (cv2.error, OSError):
-        pixels = None
-    if pixels is None:
-        raise InputError(f"the mask {path} cannot be read; save it as PNG")
-    return np.atleast_3d(pixels)
+    return aligned(read, mask.astype(np.int32), reading)
 
 
 def _subfolder(folder: Path, part: str, name: str) -> Path:
     if not (folder / part).is_dir():
-        there = sorted(p.name for p in folder.iterdir() if p.is_dir())[:5]
+        there = [p.name for p in layouts.subfolders(folder)][:5]
         has = f"; it has {', '.join(there)}" if there else ""
         raise InputError(f"{folder} has no folder {part}, which {name} keeps its files in{has}.")
     return folder / part
@@ -216,9 +202,14 @@ def _files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
-    return [p for p in _files(folder) if p.suffix.lower() in images.SUFFIXES]
-
-
-def _lossless(path: Path) -> bool:
-    return path.suffix.lower() in MASK_SUFFIXES
+def _other_folders(folder: Path) -> str:
+    """The rest of a sentence about a folder without pairs, whose subfolders may hold them."""
+    there = [p.name for p in layouts.subfolders(folder)] if folder.is_dir() else []
+    known = (*layouts.PHOTO_FOLDERS, *layouts.MASK_FOLDERS)
+    if not there or any(name.lower() in known for name in there):
+        return ""
+    more = ", ..." if len(there) > 5 else ""
+    return (
+        f"; it has the folders {', '.join(there[:5])}{more}: call those of photos and of their "
+        "masks images and masks, or give one in which these are"
+    )

@@ -22,13 +22,9 @@ _ASK = "export COCO's format there"
 def find_file(folder: Path) -> Path | None:
     """The annotation file of a folder that an annotation tool exported as COCO's, if it is one.
 
-    A folder `masks` in it says that it is a folder of images and masks.
-
     Raises:
         InputError: there are several.
     """
-    if (folder / "masks").is_dir():
-        return None
     ways = [f"{way}{name}" for way in ("", "annotations/") for name in _NAMES]
     found = _of_names(folder, ways) or _of_names(folder, _SPLITS)
     if len(found) > 1:

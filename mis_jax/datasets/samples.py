@@ -21,6 +21,7 @@ _KINDS = {
     "no image of this name": "mask{s} without an image",
     "a second image called": "second image{s} of a name",
     "a second mask called": "second mask{s} of a name",
+    "cannot be known": "mask{s} whose object is open (--masks ids or half)",
     "the mask ": "unreadable mask{s}",
     "SBD instance file": "unreadable SBD file{s}",
     "a crowd (iscrowd)": "crowd{s} of objects",

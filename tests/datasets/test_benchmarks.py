@@ -138,13 +138,13 @@ def test_sbd_names_what_is_missing(tmp_path):
 def test_own_folder_of_images_and_masks(tmp_path):
     for stem, suffix in (("one", ".jpg"), ("two.x", ".PNG"), ("three", ".webp")):
         picture(tmp_path / "images" / f"{stem}{suffix}")
-    mask(tmp_path / "masks" / "one.png", [1, 127, 128, 129, 255])
+    mask(tmp_path / "masks" / "one.png", [255, 128, 0, 255])
     mask(tmp_path / "masks" / "two.x.bmp", [0, 7])
     mask(tmp_path / "masks" / "three_mask.tif", [0, 0, 256], dtype=np.uint16)
     (tmp_path / "images" / "notes.txt").write_text("not an image")
     benchmark = open_benchmark("mine", tmp_path)
     samples = {s.id: rows(s)[:6] for s in benchmark}
-    assert samples["one"] == [0, 1, 1, -1, 1, 1]
+    assert samples["one"] == [0, 1, -1, 0, 1, 0]
     assert samples["two.x"] == [0, 0, 1, 0, 0, 0]
     assert samples["three"] == [0, 0, 0, 1, 0, 0]
     assert (benchmark.expected, benchmark.skipped) == (None, {})

@@ -350,10 +350,11 @@ def test_names_in_either_composition_of_letters(tmp_path):
     assert "file_name is not its way" in benchmark.notes["Ko\u0308ln_1"][0]
 
 
-def test_masks_beside_the_images_are_taken_before_annotations(tmp_path):
+def test_a_folder_of_masks_and_annotations_is_refused(tmp_path):
     content = {"images": [], "annotations": []}
     export(tmp_path, "result.json", content, "images/a.png", "masks/a.png")
-    assert open_benchmark("mine", tmp_path).ids == ["a"]
+    with pytest.raises(InputError, match=r"both masks and COCO's annotations, .*result\.json; give"):
+        open_benchmark("mine", tmp_path)
 
 
 def test_a_folder_of_several_exports(tmp_path):

@@ -1,0 +1,302 @@
+"""What a mask file means: which of its values are the object, where that can be known.
+
+By itself, a mask file is read if it has one of these:
+
+    0 and one other value        the other is the object; 8-bit 128 alone is "not counted"
+    0, 128 and 255               255 is the object, 128 is not counted
+    0, 1 and 255                 1 and 255 are both the object, as in GrabCut's masks
+    indices of a palette         0 and one other index, 255 is not counted, whatever the colours
+    black and one other colour   the other is the object
+    transparency that differs    the object is what is opaque
+
+With "ids" of `reading.MASKS`, every value above 0 is an object; with "half", the object is what is
+above half of the range. Everything else is refused with the values that were seen.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mis_jax.datasets.planes import Plane, most, read_plane, values
+from mis_jax.datasets.reading import Notes, Reading
+from mis_jax.datasets.recent import Recent
+from mis_jax.errors import InputError
+
+EVERYWHERE = "its mask is object everywhere"
+NO_BACKGROUND = "its mask has no background, only 128 (not counted) and 255"
+BOTH = "its mask has 0, 1 and 255; both 1 and 255 are the object"
+EDGES = "its mask is transparency with soft edges; the object is what is more than half opaque"
+BY_INDEX = "its mask's palette has black for another index than 0; 0 is background all the same"
+BORDER = "its mask has the colour (224, 224, 192) of VOC's borders, which is not counted"
+NOT_COUNTED, VOID = 128, 255  # a grey, an index
+MOST_IDS = 10_000  # objects of a file
+_VOC_BORDER, _VOC_BORDER_RGB = 0xE0E0C0, (0xE0, 0xE0, 0xC0)
+_NAMED = 6  # values that a sentence names
+_FEW = 8, 8  # colours at most, each of as many pixels on average, that are no photo
+
+
+class Mask(NamedTuple):
+    """The mask of an object: int32 [H, W] of 1, 0 and -1, its file's own EXIF tag, what was odd."""
+
+    pixels: np.ndarray
+    orientation: int = 1
+    notes: Notes = ()
+
+
+_recent_plane = Recent(read_plane)
+
+
+def read_mask(path: Path, reading: Reading) -> Mask:
+    """The one object of a mask file.
+
+    Raises:
+        InputError: names the file, its values, and the option that settles what they mean.
+    """
+    plane = read_plane(path)
+    try:
+        pixels, notes = _half(plane) if "half" in reading.masks else _object(plane)
+    except InputError as error:
+        raise InputError(f"the mask {path} {error}") from None
+    return Mask(pixels.astype(np.int32), plane.orientation, notes)
+
+
+def list_ids(path: Path) -> dict[str, int]:
+    """The objects of a mask file whose every value above 0 is one: {label: value}, ascending.
+
+    The label is the value, or of colours "ff8000".
+
+    Raises:
+        InputError: names the file that has no such values.
+    """
+    plane = _recent_plane(path)
+    found = values(plane.pixels if plane.alpha is None else plane.pixels[plane.alpha > 0])
+    if plane.lossy and len(found) > 2:
+        seen = _seen(plane, found)
+        raise InputError(f"the mask {path} is a JPEG, of which ids cannot be known; it has {seen}")
+    if found.dtype.kind == "f" and not (found == np.round(found)).all():
+        raise InputError(f"the mask {path} has no whole numbers for ids; it has {_list(found)}")
+    voids = _voids(plane, found)
+    ids = [int(value) for value in found if value > 0 and value not in voids]
+    if len(ids) > MOST_IDS:
+        raise InputError(f"the mask {path} has {len(ids):,} values, too many to be ids")
+    if not ids:
+        raise InputError(f"the mask {path} has no object pixel; it has {_seen(plane, found)}")
+    digits = 6 if plane.most <= 255 else 12
+    return {f"{id:0{digits}x}" if plane.kind == "colour" else str(id): id for id in ids}
+
+
+def read_id(path: Path, id: int) -> Mask:
+    """One of the objects that `list_ids` lists."""
+    plane = _recent_plane(path)
+    voids = _voids(plane, values(plane.pixels))
+    notes: Notes = (BORDER,) if set(voids) - {VOID} else ()
+    mask = _marked(plane.pixels, id, voids)
+    if plane.pixels.dtype.kind in "if":
+        mask[plane.pixels < 0] = -1
+    if plane.alpha is not None:
+        mask[plane.alpha == 0] = 0
+    return Mask(mask, plane.orientation, notes)
+
+
+def _marked(pixels: np.ndarray, value: int, voids: list[int]) -> np.ndarray:
+    mask = (pixels == value).astype(np.int32)
+    for void in voids:
+        mask[pixels == void] = -1
+    return mask
+
+
+def _voids(plane: Plane, found: np.ndarray) -> list[int]:
+    """Those of the values `found` that are not counted: 255 of a palette, VOC's border's colour."""
+    if plane.palette is None:
+        there = plane.kind == "colour" and plane.most == 255 and _VOC_BORDER in found
+        return [_VOC_BORDER] if there else []
+    if found.tolist() == [0, VOID] and _greys(found, plane.palette) is not None:
+        return []  # black and white
+    known = (int(index) for index in found if index < len(plane.palette))
+    border = (k for k in known if k != VOID and tuple(plane.palette[k]) == _VOC_BORDER_RGB)
+    return [*border, *([VOID] if VOID in found else [])]
+
+
+# ---- values -> 1, 0, -1
+
+
+def _object(plane: Plane) -> tuple[np.ndarray, Notes]:
+    if plane.alpha is not None:
+        return _by_alpha(plane, plane.alpha)
+    found = values(plane.pixels)
+    if plane.palette is not None:
+        return _by_index(plane, found, plane.palette)
+    if plane.kind == "colour":
+        return _by_colour(plane, found)
+    return _by_grey(plane, found)
+
+
+def _by_grey(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
+    pixels, seen = plane.pixels, found.tolist()
+    byte = plane.pixels.dtype == np.uint8
+    if byte and seen in ([NOT_COUNTED], [0, NOT_COUNTED]):
+        raise InputError(
+            f"has no object pixel; it has {_list(found)}, and 128 is not counted unless --masks ids"
+        )
+    if seen == [0] or (seen == [0, seen[-1]] and seen[-1] > 0):
+        return pixels > 0, ()
+    if len(seen) == 1 and seen[0] > 0:
+        return pixels > 0, (EVERYWHERE,)
+    if seen in ([0, NOT_COUNTED, 255], [NOT_COUNTED, 255]):
+        notes = () if seen[0] == 0 else (NO_BACKGROUND,)
+        return np.where(pixels == NOT_COUNTED, -1, pixels == 255), notes
+    if seen == [0, 1, 255]:
+        return pixels > 0, (BOTH,)
+    raise _open(plane, found)
+
+
+def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, Notes]:
+    greys = _greys(found, palette)
+    if greys is not None:
+        if found[0] == 0 and greys[0] > greys.min():  # sorted by how many pixels have a colour
+            raise InputError(
+                f"has a palette with {greys[0]} for index 0 and {greys.min()} for another, and "
+                "which is the background cannot be known; --masks ids takes the indices above 0, "
+                f"--masks half what is above {255 // 2}"
+            )
+        lookup = np.zeros(256, np.uint8)
+        lookup[found] = greys
+        return _by_grey(Plane(lookup[plane.pixels], "grey", 255), values(greys))
+    voids = _voids(plane, found)
+    objects = [index for index in found.tolist() if index > 0 and index not in voids]
+    if len(objects) > 1:
+        raise _open(plane, found)
+    if not objects:
+        raise InputError(f"has no object pixel; it has {_seen(plane, found)}, 255 is not counted")
+    notes = () if found[0] == 0 else (EVERYWHERE,)
+    if set(voids) - {VOID}:
+        notes = (*notes, BORDER)
+    black = objects[0] < len(palette) and not palette[objects[0]].any()
+    if found[0] == 0 and black and palette[0].any():
+        notes = (*notes, BY_INDEX)
+    return _marked(plane.pixels, objects[0], voids), notes
+
+
+def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
+    """The greys of the indices `found`, if they mean more than the indices; else None.
+
+    A palette that is no more than the ramp of greys says nothing of its indices, unless they are
+    the black and white of a mask.
+    """
+    if found[-1] >= len(palette):
+        return None
+    colours = palette[found]
+    if (colours != colours[:, :1]).any():
+        return None
+    greys = colours[:, 0]
+    return None if (greys == found).all() and not set(greys.tolist()) <= {0, 255} else greys
+
+
+def _by_colour(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
+    voids = _voids(plane, found) if len(found) > 2 else []
+    rest = [value for value in found.tolist() if value not in voids]
+    if len(rest) > 2 or (len(rest) == 2 and rest[0] != 0):
+        raise _open(plane, found)
+    notes = (() if rest[0] == 0 else (EVERYWHERE,)) + ((BORDER,) if voids else ())
+    return _marked(plane.pixels, rest[-1], voids), notes
+
+
+def _by_alpha(plane: Plane, alpha: np.ndarray) -> tuple[np.ndarray, Notes]:
+    """A cut-out: the object of a photo, or of a plain colour, whose background is transparent."""
+    opaque = plane.pixels[alpha == alpha.max()]
+    colours, (few, each) = values(opaque), _FEW
+    if 1 < len(colours) <= min(few, opaque.size // each):
+        raise InputError(
+            f"is partly transparent and has {_seen(plane, colours)} where it is not, and which of "
+            "them is the object cannot be known; --masks ids takes each as one, --masks half what "
+            "is more than half opaque"
+        )
+    found = values(alpha)
+    if found[0] != 0:
+        raise InputError(
+            f"has opacities from {found[0]} to {found[-1]}, and where its object ends cannot be "
+            "known; --masks half takes what is more than half opaque"
+        )
+    if len(found) == 2:
+        return alpha > 0, ()
+    return alpha > most(alpha.dtype) // 2, (EDGES,)
+
+
+def _half(plane: Plane) -> tuple[np.ndarray, Notes]:
+    pixels, middle = plane.pixels, _middle(plane)
+    if plane.alpha is not None:
+        pixels, middle = plane.alpha, most(plane.alpha.dtype) // 2
+    elif plane.palette is not None:
+        if (plane.palette != plane.palette[:, :1]).any() or pixels.max() >= len(plane.palette):
+            return _object(plane)  # an index has no half
+        pixels = plane.palette[pixels, 0]
+    elif plane.kind == "colour":
+        raise InputError(f"has {_seen(plane, values(pixels))}, of which --masks half is not known")
+    if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
+        seen = _list(values(pixels))
+        raise InputError(f"has {seen}; --masks half of floating-point values is of 0 to 1")
+    mask = pixels > middle
+    if not mask.any():
+        seen = _list(values(pixels))
+        raise InputError(f"has no object pixel above half, {middle}; it has {seen}")
+    return mask, (EVERYWHERE,) if mask.all() else ()
+
+
+def _middle(plane: Plane) -> float:
+    return 0.5 if plane.pixels.dtype.kind == "f" else plane.most // 2
+
+
+# ---- what was seen
+
+
+def _open(plane: Plane, found: np.ndarray) -> InputError:
+    """The sentence, from its verb on, about values of which the object cannot be known."""
+    ids = "--masks ids takes each above 0 as an object"
+    half = f"--masks half what is above {_middle(plane)}"
+    if plane.lossy:
+        ways = "save it as PNG"
+        if plane.kind == "grey":
+            ways += f", or {half.replace('what', 'takes what')} as the object"
+        return InputError(
+            f"is a JPEG with {_seen(plane, found)}, of which the object cannot be known; {ways}"
+        )
+    if plane.kind == "colour":
+        ways = ids.replace("above 0", "but black")
+        if len(found) > MOST_IDS:
+            ways = "a mask has 0 and one other value"
+    elif plane.kind == "palette":
+        ways = ids.replace("above 0", "but 0 and 255")
+    elif plane.pixels.dtype.kind == "f":
+        ways = half.replace("what", "takes what") + " as the object"
+    else:
+        ways = f"{ids}, {half}"
+    return InputError(f"has {_seen(plane, found)}, of which the object cannot be known; {ways}")
+
+
+def _seen(plane: Plane, found: np.ndarray) -> str:
+    if plane.kind == "palette":
+        return f"the palette indices {_list(found)}" if len(found) > 1 else f"index {found[0]} only"
+    if plane.kind != "colour":
+        return _list(found)
+    step = 8 if plane.most <= 255 else 16
+    mask = (1 << step) - 1
+    few = [tuple((int(c) >> shift) & mask for shift in (2 * step, step, 0)) for c in found[:_NAMED]]
+    if len(found) > _NAMED:
+        return f"{len(found):,} colours"
+    return _join(list(map(str, few)))
+
+
+def _list(found: np.ndarray) -> str:
+    """ "0, 128 and 300", or "231 values from 3 to 250"."""
+    if len(found) > _NAMED:
+        return f"{len(found):,} values from {_number(found[0])} to {_number(found[-1])}"
+    return _join([_number(value) for value in found])
+
+
+def _join(words: list[str]) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else f"{words[0]} only"
+
+
+def _number(value: np.generic) -> str:
+    return f"{float(value):.4g}" if value.dtype.kind == "f" else str(int(value))

@@ -1,0 +1,208 @@
+"""The values of a mask file with their meaning kept: indices of a palette, greys, or colours."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import tifffile
+from PIL import Image, UnidentifiedImageError
+
+from mis_jax.datasets.orientation import as_stored
+from mis_jax.errors import InputError
+
+_LOSSY = ("JPEG", "MPO", "JPEG2000")
+_ORIENTATION, _BITS, _WHITE_IS_0, _SOFTWARE, _SAMPLE_FORMAT = 274, 258, 262, 305, 339  # TIFF tags
+_DEEP = {1: np.uint32, 2: np.int32}  # of 32 bits by their sample format
+_PNG_BITS, _PNG_COLOURS = 24, 25  # bytes of a PNG's header
+_GREY_BITS = {2: 85, 4: 17}  # bits -> what Pillow multiplies such greys with
+_MOST = 1 << 27  # pixels of a file that tifffile reads
+
+
+class Plane(NamedTuple):
+    """One value a pixel.
+
+    Attributes:
+        pixels: [H, W] as stored, bool, integers or floating-point numbers; of kind "colour" uint64
+            65536 R + 256 G + B, or the same in steps of 16 bits.
+        kind: "grey", "palette" or "colour".
+        most: the greatest value that a pixel could have.
+        palette: uint8 [N, 3], of kind "palette".
+        alpha: [H, W], 0 where it is transparent, if that differs between pixels.
+        orientation: the file's own EXIF tag, 1 to 8, not yet applied.
+        lossy: whether the file is a JPEG.
+    """
+
+    pixels: np.ndarray
+    kind: str
+    most: int
+    palette: np.ndarray | None = None
+    alpha: np.ndarray | None = None
+    orientation: int = 1
+    lossy: bool = False
+
+
+def read_plane(path: Path) -> Plane:
+    """The values of a mask file. Greys that are stored as RGB are greys.
+
+    Raises:
+        InputError: names the file that cannot be read, or has several pages.
+    """
+    try:
+        data = path.read_bytes()
+        plane = _guarded(lambda: _by_pillow(data))
+        return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
+    except InputError as error:
+        raise InputError(f"the mask {path} {error}") from error
+    except OSError as error:
+        raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
+
+
+def check_size(path: Path) -> None:
+    """For decoders that would make room for any number of pixels.
+
+    Raises:
+        InputError: the header of the file says too many.
+    """
+    try:
+        Image.open(path).close()
+    except Image.DecompressionBombError as error:
+        raise InputError(f"the mask {path} cannot be read; {_too_many(error)}") from error
+    except Exception:  # not for Pillow
+        return
+
+
+def values(pixels: np.ndarray) -> np.ndarray:
+    """The different values of an array, ascending: `np.unique`, fast for small integers."""
+    if pixels.dtype.kind in "bui" and pixels.size and pixels.min() >= 0 and pixels.max() < 1 << 16:
+        return np.flatnonzero(np.bincount(pixels.ravel())).astype(pixels.dtype)
+    return np.unique(pixels)
+
+
+def _guarded(read: Callable[[], Plane | None]) -> Plane | None:
+    """What `read` gives; None where it does not know the kind of file."""
+    try:
+        return read()
+    except InputError:
+        raise
+    except (UnidentifiedImageError, tifffile.TiffFileError):
+        return None
+    except Image.DecompressionBombError as error:
+        raise InputError(f"cannot be read; {_too_many(error)}") from error
+    except Exception as error:  # the decoders raise all kinds for damaged data
+        raise InputError(f"cannot be read; save it as PNG ({error})") from error
+
+
+def _unknown() -> Plane:
+    raise InputError("cannot be read; save it as PNG")
+
+
+def _by_pillow(data: bytes) -> Plane | None:
+    picture = Image.open(io.BytesIO(data))
+    if getattr(picture, "n_frames", 1) > 1:
+        raise InputError(_pages(picture.n_frames))  # type: ignore[attr-defined]
+    bits = _bits(picture, data)
+    orientation = picture.getexif().get(_ORIENTATION, 1)
+    if bits > 8 and picture.format == "TIFF" and picture.mode in ("RGB", "RGBA"):
+        return None  # Pillow has the high bytes only, of PNG as well
+    picture.load()
+    if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert pixels is not None  # Pillow has read it
+        plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    elif picture.mode == "P":
+        palette = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        plane = Plane(np.asarray(picture), "palette", 255, palette)
+    else:
+        plane = _channels(_array(picture, bits))
+        if picture.mode == "L" and bits in _GREY_BITS:
+            plane = plane._replace(most=2**bits - 1)
+    if picture.format == "TIFF":  # which Pillow has turned already
+        plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
+        if plane.alpha is not None:
+            plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
+    return plane._replace(orientation=orientation, lossy=picture.format in _LOSSY)
+
+
+def _bits(picture: Image.Image, data: bytes) -> int:
+    """Bits of a value."""
+    if picture.format == "PNG":
+        return data[_PNG_BITS]
+    bits = picture.tag_v2.get(_BITS, 1) if picture.format == "TIFF" else 8  # type: ignore[attr-defined]
+    return max(bits) if isinstance(bits, tuple) else bits
+
+
+def _array(picture: Image.Image, bits: int) -> np.ndarray:
+    """The values of an opened picture, of the type that the file has."""
+    tags = picture.tag_v2 if picture.format == "TIFF" else {}  # type: ignore[attr-defined]
+    pixels = np.asarray(picture)
+    if picture.mode == "1":
+        # tifffile writes the bits as they are and calls 0 white, so Pillow inverts them.
+        as_they_are = tags.get(_WHITE_IS_0) == 0 and "tifffile" in str(tags.get(_SOFTWARE, ""))
+        return ~pixels if as_they_are else pixels
+    if picture.mode == "L" and bits in _GREY_BITS:
+        return pixels // _GREY_BITS[bits]
+    if picture.mode == "L" and tags.get(_SAMPLE_FORMAT) == (2,):
+        return pixels.view(np.int8)
+    if picture.mode == "I" and bits == 32:
+        return pixels.view(_DEEP[tags.get(_SAMPLE_FORMAT, (1,))[0]])
+    if picture.mode == "I":
+        return pixels.astype(np.uint16 if pixels.min() >= 0 else np.int16)
+    if picture.mode in ("LA", "PA", "RGB", "RGBA", "L", "F") or picture.mode.startswith("I;16"):
+        return np.asarray(picture.convert("RGBA")) if picture.mode == "PA" else pixels
+    raise InputError(f"cannot be read: its colours are {picture.mode}; save it as PNG")
+
+
+def _by_tifffile(data: bytes) -> Plane:
+    """TIFF files of kinds that Pillow does not know: 16 bits a channel, 64-bit numbers, ..."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if len(file.pages) > 1:
+            raise InputError(_pages(len(file.pages)))
+        page = file.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        if max(page.size, page.tilewidth * page.tilelength) > _MOST:
+            raise InputError(f"cannot be read; {page.size} values are too many")
+        pixels, axes = page.asarray(), page.axes
+        tag = page.tags.get(_ORIENTATION)
+    if axes == "SYX":
+        pixels = np.moveaxis(pixels, 0, 2)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] > 4:
+        raise InputError(f"cannot be read: it is an array of {list(pixels.shape)}; save it as PNG")
+    return _channels(pixels)._replace(orientation=tag.value if tag else 1)
+
+
+def _channels(pixels: np.ndarray) -> Plane:
+    """The plane of grey values [H, W], or [H, W, C] of grey or RGB with or without alpha."""
+    alpha = None
+    if pixels.ndim == 3:
+        if pixels.shape[2] in (2, 4):
+            pixels, last = pixels[..., :-1], pixels[..., -1]
+            alpha = last if (last != last[:1, :1]).any() else None
+        first = pixels[..., 0]
+        if all((first == pixels[..., k]).all() for k in range(1, pixels.shape[2])):
+            pixels = first
+    greatest = most(pixels.dtype)
+    if pixels.ndim == 2:
+        return Plane(np.ascontiguousarray(pixels), "grey", greatest, alpha=alpha)
+    if pixels.dtype.kind != "u" or pixels.dtype.itemsize > 2:
+        raise InputError(f"cannot be read: it has {pixels.dtype} values in colours; save it as PNG")
+    step = 8 * pixels.dtype.itemsize
+    r, g, b = (pixels[..., k].astype(np.uint64) for k in range(3))
+    return Plane((r << (2 * step)) | (g << step) | b, "colour", greatest, alpha=alpha)
+
+
+def most(dtype: np.dtype) -> int:
+    """The greatest value of a type; of floating-point numbers 1, as probabilities have it."""
+    return 1 if dtype.kind in "bf" else int(np.iinfo(dtype).max)
+
+
+def _too_many(error: Exception) -> str:
+    return f"it has too many pixels ({str(error).partition(',')[0]})"
+
+
+def _pages(count: int) -> str:
+    return f"has {count} pages; save each object's as a file, NAME_0.png, NAME_1.png"

@@ -1,0 +1,464 @@
+"""masks: what the values of a mask file mean, a file per writer, and the sentences for the rest."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageDraw
+
+from mis_jax.datasets import masks
+from mis_jax.datasets.reading import Reading
+from mis_jax.errors import InputError
+
+IDS, HALF = (Reading(masks=frozenset({word})) for word in ("ids", "half"))
+SHAPE = (6, 8)
+VOC = np.zeros((256, 3), int)  # its palette, as its development kit computes it
+for _bit in range(8):
+    for _channel in range(3):
+        VOC[:, _channel] |= (np.arange(256) >> (3 * _bit + _channel) & 1) << (7 - _bit)
+VOC = VOC.astype(np.uint8)
+
+
+def rows(*values, dtype=np.uint8):
+    """An array with one value a row, the last one down to the bottom."""
+    lines = [*values, *[values[-1]] * (SHAPE[0] - len(values))]
+    return np.array(lines, dtype)[:, None].repeat(SHAPE[1], 1)
+
+
+def by_rows(mask):
+    assert mask.pixels.dtype == np.int32
+    assert (mask.pixels == mask.pixels[:, :1]).all()
+    return mask.pixels[:, 0].tolist()
+
+
+def palette(path, indices, colours, **how):
+    picture = Image.fromarray(indices)
+    picture.putpalette(np.asarray(colours, np.uint8).tobytes())
+    assert picture.mode == "P"
+    picture.save(path, **how)
+    return path
+
+
+def pillow(path, pixels, **how):
+    Image.fromarray(pixels).save(path, **how)
+    return path
+
+
+def read(path, reading=None):
+    return masks.read_mask(path, reading or Reading())
+
+
+def refused(path, reading=None):
+    with pytest.raises(InputError) as caught:
+        read(path, reading)
+    assert str(caught.value).startswith(f"the mask {path} ")
+    return str(caught.value).removeprefix(f"the mask {path} ")
+
+
+# ---- palettes
+
+
+@pytest.mark.parametrize("label", [1, 3, 8, 15, 20, 128, 254])
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".tif", ".bmp"])
+def test_a_palette_of_voc_has_its_class_by_index_and_no_border(tmp_path, label, suffix):
+    path = palette(tmp_path / f"a{suffix}", rows(0, label, 255, 0), VOC)
+    renumbered = suffix == ".gif"  # by Pillow, which writes the colours in use
+    notes = (masks.BORDER,) if renumbered else ()
+    label = 1 if renumbered else label
+    mask = read(path)
+    assert (by_rows(mask), mask.notes) == ([0, 1, -1, 0, 0, 0], notes)
+    assert masks.list_ids(path) == {str(label): label}
+    found = masks.read_id(path, label)
+    assert (by_rows(found), found.notes) == ([0, 1, -1, 0, 0, 0], notes)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palettes_of_few_bits(tmp_path, bits):
+    top = 2**bits - 1
+    colours = [[90, 20, 200], *[[255, 9, k] for k in range(top)]]
+    path = palette(tmp_path / "a.png", rows(0, top, 0), colours, bits=bits)
+    assert path.read_bytes()[24] == bits
+    if top == 255:
+        assert "no object pixel" in refused(path)
+    else:
+        assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_coloured_background_is_background(tmp_path):
+    path = palette(tmp_path / "a.png", rows(0, 1, 0), [[10, 200, 30], [200, 10, 40]])
+    assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+    black = palette(tmp_path / "b.png", rows(0, 1, 0), [[10, 200, 30], [0, 0, 0]])
+    assert (by_rows(read(black)), read(black).notes) == ([0, 1, 0, 0, 0, 0], (masks.BY_INDEX,))
+
+
+def test_several_classes_of_a_palette_are_refused_or_ids(tmp_path):
+    path = palette(tmp_path / "a.png", rows(0, 1, 15, 255, 0), VOC)
+    assert refused(path) == (
+        "has the palette indices 0, 1, 15 and 255, of which the object cannot be known; "
+        "--masks ids takes each but 0 and 255 as an object"
+    )
+    assert masks.list_ids(path) == {"1": 1, "15": 15}
+    assert by_rows(masks.read_id(path, 15)) == [0, 0, 1, -1, 0, 0]
+
+
+def test_palettes_of_greys_are_greys(tmp_path):
+    """Tools that make files small store greys with a palette."""
+    greys = [[0] * 3, [128] * 3, [255] * 3]
+    path = palette(tmp_path / "a.png", rows(0, 1, 2, 0), greys)
+    assert by_rows(read(path)) == [0, -1, 1, 0, 0, 0]
+    ramp = np.arange(256, dtype=np.uint8)[:, None].repeat(3, 1)
+    white = palette(tmp_path / "b.png", rows(0, 255, 0), ramp)
+    assert by_rows(read(white)) == [0, 1, 0, 0, 0, 0]
+    assert masks.list_ids(white) == {"255": 255}
+    labels = palette(tmp_path / "c.png", rows(0, 1, 255, 0), ramp)
+    assert by_rows(read(labels)) == [0, 1, -1, 0, 0, 0]
+    assert masks.list_ids(labels) == {"1": 1}
+
+
+def test_a_palette_that_begins_with_white_is_refused(tmp_path):
+    path = palette(tmp_path / "a.png", rows(0, 1, 0), [[255] * 3, [0] * 3])
+    assert refused(path) == (
+        "has a palette with 255 for index 0 and 0 for another, and which is the background cannot "
+        "be known; --masks ids takes the indices above 0, --masks half what is above 127"
+    )
+    assert by_rows(read(path, HALF)) == [1, 0, 1, 1, 1, 1]
+    assert by_rows(masks.read_id(path, 1)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_palette_without_an_object(tmp_path):
+    path = palette(tmp_path / "a.png", rows(0, 255, 0), VOC)
+    assert refused(path) == (
+        "has no object pixel; it has the palette indices 0 and 255, 255 is not counted"
+    )
+
+
+def test_indices_beyond_the_palette_are_indices(tmp_path):
+    path = palette(tmp_path / "a.png", rows(0, 7, 0), [[0, 0, 0], [128, 0, 0]])
+    assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+
+
+# ---- greys
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "notes"),
+    [
+        ((0, 255), (0, 1), ()),
+        ((0, 1), (0, 1), ()),
+        ((0, 64), (0, 1), ()),
+        ((0, 127), (0, 1), ()),
+        ((0, 128, 255), (0, -1, 1), ()),
+        ((0, 1, 255), (0, 1, 1), (masks.BOTH,)),
+        ((255,), (1,), (masks.EVERYWHERE,)),
+        ((128, 255), (-1, 1), (masks.NO_BACKGROUND,)),
+        ((0,), (0,), ()),
+    ],
+)
+def test_the_values_that_are_read(tmp_path, values, expected, notes):
+    pixels = rows(*values)
+    for path in (pillow(tmp_path / "a.png", pixels), pillow(tmp_path / "a.tif", pixels)):
+        assert by_rows(read(path))[: len(values)] == list(expected)
+        assert read(path).notes == notes
+    for channels in (3, 4):  # greys that are stored as colours
+        colours = np.dstack([pixels] * 3 + [np.full_like(pixels, 255)])[..., :channels]
+        found = read(pillow(tmp_path / f"c{channels}.png", colours))
+        assert (by_rows(found)[: len(values)], found.notes) == (list(expected), notes)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype", "seen", "middle"),
+    [
+        ((0, 1, 2), np.uint8, "0, 1 and 2", 127),
+        ((0, 64, 128, 255), np.uint8, "0, 64, 128 and 255", 127),
+        ((1, 2), np.uint8, "1 and 2", 127),
+        ((30, 230), np.uint8, "30 and 230", 127),
+        ((0, 1, 128), np.uint8, "0, 1 and 128", 127),
+        ((0, 128, 300), np.uint16, "0, 128 and 300", 32767),
+    ],
+)
+def test_other_values_are_refused_and_named(tmp_path, values, dtype, seen, middle):
+    path = pillow(tmp_path / "a.png", rows(*values, dtype=dtype))
+    assert refused(path) == (
+        f"has {seen}, of which the object cannot be known; --masks ids takes each above 0 as an "
+        f"object, --masks half what is above {middle}"
+    )
+    ids = [value for value in values if value]
+    assert masks.list_ids(path) == {str(value): value for value in ids}
+    for id in ids:
+        assert by_rows(masks.read_id(path, id))[: len(values)] == [int(v == id) for v in values]
+    if max(values) > middle:
+        assert by_rows(read(path, HALF))[: len(values)] == [int(v > middle) for v in values]
+
+
+def test_128_alone_is_not_counted_and_said(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 128, 0))
+    expected = "has no object pixel; it has 0 and 128, and 128 is not counted unless --masks ids"
+    assert refused(path) == expected
+    assert masks.list_ids(path) == {"128": 128}
+    assert by_rows(read(path, HALF)) == [0, 1, 0, 0, 0, 0]
+    deep = pillow(tmp_path / "b.png", rows(0, 128, 0, dtype=np.uint16))
+    assert by_rows(read(deep)) == [0, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_greys_of_few_bits(tmp_path, bits):
+    """The PNG of a grey picture of few bits, made by OpenCV (1) or by hand."""
+    import struct
+    import zlib
+
+    top = 2**bits - 1
+    line = np.zeros(8, np.uint8)
+    line[:4] = top if bits > 1 else 1
+    packed = np.packbits(np.unpackbits(line[:, None], axis=1)[:, 8 - bits :].ravel()).tobytes()
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 8, 2, bits, 0, 0, 0, 0))]
+    chunks += [(b"IDAT", zlib.compress((b"\0" + packed) * 2)), (b"IEND", b"")]
+    data = b"\x89PNG\r\n\x1a\n"
+    for kind, body in chunks:
+        data += struct.pack(">I", len(body)) + kind + body
+        data += struct.pack(">I", zlib.crc32(kind + body))
+    path = tmp_path / "a.png"
+    path.write_bytes(data)
+    assert read(path).pixels.tolist() == [[1] * 4 + [0] * 4] * 2
+    assert masks.list_ids(path) == {str(top): top}
+    assert read(path, HALF).pixels.tolist() == [[1] * 4 + [0] * 4] * 2
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.float16,
+              np.float32, np.float64]
+)  # fmt: skip
+def test_ids_of_any_width(tmp_path, dtype):
+    top = 100 if np.dtype(dtype).itemsize == 1 else 2000
+    if np.dtype(dtype).kind in "iu" and np.dtype(dtype).itemsize >= 4:
+        top = 70_000
+    if dtype == np.uint32:
+        top = 3_000_000_000
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rows(0, 1, top, 0, dtype=dtype))
+    assert masks.list_ids(path) == {"1": 1, str(top): top}
+    assert by_rows(masks.read_id(path, top)) == [0, 0, 1, 0, 0, 0]
+    assert "cannot be known" in refused(path)
+    tifffile.imwrite(path, rows(0, top, 0, dtype=dtype))
+    assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_masks_of_truth_values(tmp_path):
+    """tifffile calls 0 white and writes the bits as they are; Pillow inverts what it calls so."""
+    truth = rows(0, 1, 0) > 0
+    tifffile.imwrite(tmp_path / "tifffile.tif", truth)
+    pillow(tmp_path / "pillow.tif", truth)
+    pillow(tmp_path / "pillow.png", truth)
+    pillow(tmp_path / "pillow.bmp", truth)
+    for path in tmp_path.iterdir():
+        assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0], path
+        assert by_rows(read(path, HALF)) == [0, 1, 0, 0, 0, 0], path
+        assert len(masks.list_ids(path)) == 1, path
+
+
+def test_negative_values_are_not_counted_among_ids(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rows(0, -1, 5, 0, dtype=np.int16))
+    assert masks.list_ids(path) == {"5": 5}
+    assert by_rows(masks.read_id(path, 5)) == [0, -1, 1, 0, 0, 0]
+    assert "-1, 0 and 5" in refused(path)
+
+
+def test_probabilities(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, rows(0, 0.2, 0.7, dtype=np.float32))
+    assert refused(path) == (
+        "has 0, 0.2 and 0.7, of which the object cannot be known; "
+        "--masks half takes what is above 0.5 as the object"
+    )
+    assert by_rows(read(path, HALF)) == [0, 0, 1, 1, 1, 1]
+    with pytest.raises(InputError, match="no whole numbers for ids"):
+        masks.list_ids(path)
+    tifffile.imwrite(path, rows(0, np.nan, 1, dtype=np.float32))
+    assert "cannot be known" in refused(path)
+    assert "half of floating-point values is of 0 to 1" in refused(path, HALF)
+    soft = pillow(tmp_path / "b.png", np.arange(3, 251, dtype=np.uint8)[None].repeat(2, 0))
+    assert refused(soft).startswith("has 248 values from 3 to 250, of which the object cannot")
+    assert read(soft, HALF).pixels.sum() == 2 * (250 - 127)
+
+
+def test_nothing_above_half(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 1))
+    assert refused(path, HALF) == "has no object pixel above half, 127; it has 0 and 1"
+
+
+# ---- what was drawn with soft edges, or once was a JPEG
+
+
+def disc(scale=1):
+    canvas = Image.new("L", (64 * scale, 64 * scale))
+    ImageDraw.Draw(canvas).ellipse([scale * k for k in (12, 12, 50, 50)], fill=255)
+    return canvas
+
+
+def test_jpeg_masks_are_refused_and_read_at_half(tmp_path):
+    truth = np.asarray(disc()) > 0
+    disc().save(tmp_path / "a.jpg", quality=75)
+    disc().convert("RGB").save(tmp_path / "b.jpg", quality=75)
+    for path in (tmp_path / "a.jpg", tmp_path / "b.jpg"):
+        words = refused(path)
+        assert words.startswith("is a JPEG with ")
+        assert "of which the object cannot be known; save it as PNG, or --masks half" in words
+        np.testing.assert_array_equal(read(path, HALF).pixels == 1, truth)
+        with pytest.raises(InputError, match="is a JPEG, of which ids cannot be known"):
+            masks.list_ids(path)
+    Image.open(tmp_path / "a.jpg").save(tmp_path / "c.png")  # what was a JPEG once
+    assert "--masks half what is above 127" in refused(tmp_path / "c.png")
+    np.testing.assert_array_equal(read(tmp_path / "c.png", HALF).pixels == 1, truth)
+
+
+def test_soft_edges_are_refused_and_read_at_half(tmp_path):
+    soft = disc(8).resize((64, 64), Image.Resampling.BOX)
+    soft.save(tmp_path / "a.png")
+    truth = np.asarray(disc(8)).reshape(64, 8, 64, 8).mean((1, 3)) > 127.5
+    assert "values from 0 to 255, of which the object cannot be known" in refused(
+        tmp_path / "a.png"
+    )
+    np.testing.assert_array_equal(read(tmp_path / "a.png", HALF).pixels == 1, truth)
+
+
+# ---- transparency
+
+
+def cut_out(colour, alpha):
+    return np.dstack([np.broadcast_to(colour, (*alpha.shape, 3)).astype(np.uint8), alpha])
+
+
+def photo(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["photo", "white", "red", "black"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_a_cut_out_is_where_it_is_opaque(tmp_path, kind, suffix):
+    alpha = rows(0, 255, 0)
+    colours = {"white": [255] * 3, "red": [200, 0, 0], "black": [0] * 3}
+    colour = photo(alpha.shape) if kind == "photo" else colours[kind]
+    how = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    path = pillow(tmp_path / f"a{suffix}", cut_out(colour, alpha), **how)
+    assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_grey_cut_out(tmp_path):
+    alpha = rows(0, 255, 0)
+    path = pillow(tmp_path / "a.png", np.dstack([np.full_like(alpha, 255), alpha]))
+    assert Image.open(path).mode == "LA"
+    assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_cut_out_with_soft_edges_ends_where_it_is_half_opaque(tmp_path):
+    alpha = rows(0, 100, 127, 128, 255)
+    path = pillow(tmp_path / "a.png", cut_out(photo(alpha.shape), alpha))
+    assert (by_rows(read(path)), read(path).notes) == ([0, 0, 0, 1, 1, 1], (masks.EDGES,))
+
+
+def test_transparency_that_does_not_say_where_the_object_ends(tmp_path):
+    path = pillow(tmp_path / "a.png", cut_out(photo(SHAPE), rows(90, 255, 90)))
+    assert refused(path) == (
+        "has opacities from 90 to 255, and where its object ends cannot be known; "
+        "--masks half takes what is more than half opaque"
+    )
+    assert by_rows(read(path, HALF)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_transparency_beside_colours_of_its_own(tmp_path):
+    pixels = cut_out([0, 0, 0], rows(0, 255, 255, 255, 255, 0))
+    pixels[2:4, :, :3] = 255
+    path = pillow(tmp_path / "a.png", pixels)
+    assert refused(path).startswith("is partly transparent and has 0 and 255 where it is not, and")
+    pixels[2:4, :, :3] = [0, 128, 0]
+    path = pillow(tmp_path / "b.png", pixels)
+    assert "has (0, 0, 0) and (0, 128, 0) where it is not" in refused(path)
+    assert by_rows(read(path, HALF)) == [0, 1, 1, 1, 1, 0]
+    assert masks.list_ids(path) == {"008000": 0x008000}
+    assert by_rows(masks.read_id(path, 0x008000)) == [0, 0, 1, 1, 0, 0]
+
+
+def test_transparency_that_is_the_same_everywhere_says_nothing(tmp_path):
+    grey = rows(0, 255, 0)
+    for k, alpha in enumerate((0, 100, 255)):
+        pixels = np.dstack([grey] * 3 + [np.full_like(grey, alpha)])
+        assert by_rows(read(pillow(tmp_path / f"{k}.png", pixels))) == [0, 1, 0, 0, 0, 0]
+
+
+# ---- colours
+
+
+def test_one_colour_on_black(tmp_path):
+    for suffix in (".png", ".bmp", ".tif"):
+        path = pillow(tmp_path / f"a{suffix}", rows([0, 0, 0], [128, 0, 60], [0, 0, 0]))
+        assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_vocs_colours_without_its_palette(tmp_path):
+    path = pillow(tmp_path / "a.png", VOC[rows(0, 1, 255, 0)])
+    mask = read(path)
+    assert (by_rows(mask), mask.notes) == ([0, 1, -1, 0, 0, 0], (masks.BORDER,))
+    assert masks.list_ids(path) == {"800000": 0x800000}
+    found = masks.read_id(path, 0x800000)
+    assert (by_rows(found), found.notes) == (by_rows(mask), (masks.BORDER,))
+
+
+def test_other_colours_are_refused_and_ids(tmp_path):
+    path = pillow(tmp_path / "a.png", rows([0, 0, 0], [255, 0, 0], [0, 0, 255], [0, 0, 0]))
+    assert refused(path) == (
+        "has (0, 0, 0), (0, 0, 255) and (255, 0, 0), of which the object cannot be known; "
+        "--masks ids takes each but black as an object"
+    )
+    assert masks.list_ids(path) == {"0000ff": 255, "ff0000": 255 << 16}
+    assert by_rows(masks.read_id(path, 255)) == [0, 0, 1, 0, 0, 0]
+    two = pillow(tmp_path / "b.png", rows([9, 0, 0], [255, 0, 0]))
+    assert refused(two).startswith("has (9, 0, 0) and (255, 0, 0), of which")
+    assert "--masks half is not known" in refused(two, HALF)
+
+
+def test_photos_and_previews_are_refused(tmp_path):
+    path = pillow(tmp_path / "a.png", photo((64, 64)))
+    assert "colours, of which the object cannot be known" in refused(path)
+    assert "4,0" in refused(path)
+    large = pillow(tmp_path / "b.png", photo((128, 128)))
+    with pytest.raises(InputError, match=r"has 16,\d+ values, too many to be ids"):
+        masks.list_ids(large)
+    assert "a mask has 0 and one other value" in refused(large)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_colours_of_16_bits(tmp_path, suffix):
+    """Pillow has only their high bytes."""
+    pixels = rows([0, 0, 0], [1, 1, 1], [300, 300, 300], [0, 0, 0], dtype=np.uint16)
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), pixels)
+    assert "has 0, 1 and 300, of which" in refused(path)
+    assert masks.list_ids(path) == {"1": 1, "300": 300}
+    pixels[1] = [0, 0, 300]  # red, as OpenCV has it
+    assert cv2.imwrite(str(path), pixels)
+    assert "has (0, 0, 0), (300, 0, 0) and (300, 300, 300), of which" in refused(path)
+    assert list(masks.list_ids(path)) == ["012c00000000", "012c012c012c"]
+
+
+# ---- pages
+
+
+def test_several_pages_are_refused(tmp_path):
+    first, second = (Image.fromarray(rows(0, k)) for k in (255, 1))
+    for suffix in (".tif", ".gif"):
+        first.save(tmp_path / f"a{suffix}", save_all=True, append_images=[second])
+        expected = "has 2 pages; save each object's as a file, NAME_0.png, NAME_1.png"
+        assert refused(tmp_path / f"a{suffix}") == expected
+
+
+def test_unreadable_files_are_named(tmp_path):
+    path = tmp_path / "a.png"
+    assert refused(path) == "cannot be read (No such file or directory)"
+    path.write_bytes(b"no image")
+    assert refused(path) == "cannot be read; save it as PNG"
+    buffer = io.BytesIO()
+    Image.new("CMYK", (4, 4)).save(buffer, "TIFF")
+    path.write_bytes(buffer.getvalue())
+    assert refused(path) == "cannot be read: its colours are CMYK; save it as PNG"

@@ -1,6 +1,7 @@
 from . import benchmarks, images, sbd, scenes
 from .benchmarks import open_benchmark
 from .images import Picture, read_image
+from .layouts import mask_files
 from .objects import Objects, without_buggy
 from .reading import Notes, Reading, note_lines
 from .samples import Benchmark, Labelled, Sample, count_left_out
@@ -16,6 +17,7 @@ __all__ = [
     "benchmarks",
     "count_left_out",
     "images",
+    "mask_files",
     "note_lines",
     "open_benchmark",
     "read_image",

@@ -2,6 +2,7 @@
 
 import collections
 import glob
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ class Prepared(NamedTuple):
     encoded: bytes
     image: np.ndarray  # uint8 [H, W, 3] RGB, `decode(encoded)`
     notes: Notes = ()
+    digest: str = ""  # SHA-256 of the file
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -139,6 +141,7 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
     """
     name = str(path)
     data = _read(path)
+    digest = hashlib.sha256(data).hexdigest()
     picture = _load(data, name)
     if not _storable(picture, data) or 0 < max_side < max(picture.size):
         suffix = ".jpg" if picture.format in ("JPEG", "MPO") else ".png"
@@ -147,7 +150,7 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
         raise InputError(f"{name}: too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
-    return Prepared(data, image)
+    return Prepared(data, image, digest=digest)
 
 
 def decode(encoded: bytes, name: str = "the stored image") -> np.ndarray:

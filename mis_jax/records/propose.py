@@ -4,18 +4,18 @@
 
 Shard k holds the k-th `shard_size` images of the sorted list, and belongs to process k mod n. It
 appears when it is complete, so a killed run loses at most its unfinished shard; the same command
-makes what is missing, with the same bytes in every record.
+makes what is missing, with the same bytes in every record. Where images have been added, they get
+shards of their own; only shards of images that have changed or gone are made anew (plan.py).
 """
 
 import collections
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,13 +26,16 @@ from absl import flags
 from tqdm import tqdm
 
 from mis_jax import features, options
-from mis_jax.datasets import Notes, Reading, images
+from mis_jax.datasets import Notes, Reading, images, mask_files, stamp
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.proposals import build_tree
-from mis_jax.records import schema
+from mis_jax.records import plan, schema
 from mis_jax.records.report import AREA_EDGES, Report, Summary, describe
 
+BLANK = "blank: every pixel is nearly alike"
+FLAT = "looks like a mask: few flat colours"
+FEW_COLOURS = 8  # at most so many
 _BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
 
 
@@ -42,6 +45,7 @@ class _Item(NamedTuple):
     shard: int
     id: str
     path: Path
+    file: list | None = None  # what the shard's note keeps of its file
     reason: str = ""  # why it is skipped
     encoded: bytes = b""  # what the record keeps; after merging, the record
     image: np.ndarray | None = None
@@ -106,59 +110,75 @@ def propose(
       reading: how image files are read that leave it open.
 
     Raises:
-      InputError: nothing to read, or the folder was begun with other images or settings.
+      InputError: nothing to read, or the folder was begun with other settings, or of other images
+        altogether.
       OSError: the folder cannot be written; finished shards stay.
     """
     if min(shard_size, batch_size) < 1 or (max_side and max_side < images.MIN_SIDE):
         least = f"max_side 0 or at least {images.MIN_SIDE}"
         raise InputError(f"shard_size and batch_size have to be at least 1, and {least}.")
     threads = threads or os.cpu_count() or 1
-    paths = images.find_images(source)
-    ids = images.image_ids(source, paths)
+    paths, left_out = _find(source)
+    ids = [id for id in paths if id not in left_out]
     reading = reading or Reading()
     settings = {"extractor": extractor.name, "max_side": max_side, "shard_size": shard_size}
     for name in ("range", "bands"):
         if getattr(reading, name):
             settings[name] = list(getattr(reading, name))
-    index = _index(source, paths, ids, settings)
-    schema.begin(folder, index)
-    shards = index["shards"]
-    mine = range(shard[0], shards, shard[1])
-    done = {k for k in mine if _finished(folder, k, shards)}
-    items = [_Item(i // shard_size, *one) for i, one in enumerate(zip(ids, paths, strict=True))]
-    items = [item for item in items if item.shard in mine]
+    index = {"version": schema.VERSION, "settings": settings, "source": str(source)}
+    shards, changes, older = plan.begin(folder, index, paths, ids)
+    said = [f"left out {count}" for count in _counted(left_out)]
+    said += [f"{changes} since the last time"] if str(changes) else []
+    said += [f"{older} shards {plan.OLDER}"] if older else []
+    names = list(shards)
+    mine = range(shard[0], len(names), shard[1])
+    done = {k for k in mine if _finished(folder, names[k], shards)}
+    items = [_Item(k, id, paths[id]) for k in mine for id in shards[names[k]]]
     todo = [item for item in items if item.shard not in done]
+    empty = [k for k in mine if not shards[names[k]] and k not in done]
     pool = ThreadPoolExecutor(threads)
     with tqdm(total=len(items), initial=len(items) - len(todo), unit=" images") as bar:
         try:
             results = _results(todo, extractor, max_side, batch_size, pool, threads, reading)
-            _write(results, folder, shards, bar)
+            _write(results, folder, names, bar)
         finally:
             pool.shutdown(cancel_futures=True)
-    return _summarise(folder, source, shards, settings)
+    for k in empty:  # all of its images have gone
+        _write_shard((), Path(folder, names[k]), bar)
+    return _summarise(folder, source, shards, settings, said)
 
 
-def _index(source: str | Path, paths: list[Path], ids: list[str], settings: dict) -> dict:
-    """What `records.begin` keeps of a run."""
-    sizes = (os.path.getsize(p) if os.path.isfile(p) else -1 for p in paths)
-    pairs = "".join(f"{name}\0{size}\n" for name, size in zip(ids, sizes, strict=True))
-    return {
-        "version": schema.VERSION,
-        "shards": -(-len(ids) // settings["shard_size"]),
-        "images": len(ids),
-        "digest": hashlib.sha256(pairs.encode()).hexdigest(),
-        "settings": settings,
-        "source": str(source),
-    }
+def changes(source: str | Path, folder: str | Path) -> plan.Changes:
+    """What is new, changed or gone of the images `source` since records were made of them.
+
+    No record is made or touched.
+
+    Raises:
+      InputError: nothing to read, or a folder of an older mis_jax that was begun with other images.
+    """
+    paths, left_out = _find(source)
+    before = plan.old_plan(folder, schema.read_index(folder), paths)
+    return plan.changes(folder, before, paths, [id for id in paths if id not in left_out])
 
 
-def _finished(folder: str | Path, shard: int, shards: int) -> Report | None:
-    """The report of a shard if the shard is there and whole."""
-    path = Path(folder, schema.shard_name(shard, shards))
+def _find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The images of `source`, id -> file, and those that are masks of others, id -> why."""
+    found = images.find_images(source)
+    ids = images.image_ids(source, found)
+    masks = mask_files(found)
+    left_out = {id: masks[path] for id, path in zip(ids, found, strict=True) if path in masks}
+    return dict(zip(ids, found, strict=True)), left_out
+
+
+def _finished(folder: str | Path, name: str, shards: plan.Plan) -> Report | None:
+    """The report of a shard if the shard is there, whole, and of the images that it should be."""
+    path = Path(folder, name)
+    if plan.made_of(path) != shards[name]:
+        return None
     try:
-        report = Report(**json.loads(path.with_suffix(".json").read_text("utf-8")))
+        report = Report.of(schema.read_note(path))
         reader = schema.open_shard(path)
-    except (FileNotFoundError, ValueError, TypeError):  # InputError is a ValueError
+    except (ValueError, TypeError):  # InputError is a ValueError
         return None
     count = reader.num_records()
     reader.close()
@@ -201,11 +221,28 @@ def _in_order(
 
 
 def _load(item: _Item, max_side: int, reading: Reading) -> _Item:
+    seen = stamp(item.path)
     try:
-        encoded, image, notes = images.prepare(item.path, max_side, reading)
+        prepared = images.prepare(item.path, max_side, reading)
     except InputError as error:
-        return item._replace(reason=str(error).removeprefix(f"{item.path}: "))
-    return item._replace(encoded=encoded, image=image, notes=notes)
+        reason, read = str(error).removeprefix(f"{item.path}: "), ""
+    else:
+        reason = BLANK if images.is_blank(prepared.image) else ""
+        read = prepared.digest
+    file = plan.file_note(item.id, item.path, read, seen)
+    if reason:
+        return item._replace(reason=reason, file=file)
+    encoded, image = prepared.encoded, prepared.image
+    notes = (*prepared.notes, *([FLAT] if looks_flat(image) else []))
+    return item._replace(encoded=encoded, image=image, notes=notes, file=file)
+
+
+def looks_flat(image: np.ndarray) -> bool:
+    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
+    h, w = image.shape[:2]
+    rows, cols = (np.linspace(0, side - 1, min(side, 64)).astype(int) for side in (h, w))
+    seen = image[rows[:, None], cols].astype(np.int32)
+    return len(np.unique(seen @ (1 << 16, 1 << 8, 1))) <= FEW_COLOURS
 
 
 def _extract(items: Iterable[_Item], extractor: features.Extractor, call: int) -> Iterator[_Item]:
@@ -240,58 +277,71 @@ def _merge(item: _Item) -> _Item:
         item.shard,
         item.id,
         item.path,
+        item.file,
         encoded=schema.encode(record),
         notes=item.notes,
         report=describe(tree),
     )
 
 
-def _write(results: Iterable[_Item], folder: str | Path, shards: int, bar: tqdm) -> None:
-    began = time.perf_counter()
+def _write(results: Iterable[_Item], folder: str | Path, names: Sequence[str], bar: tqdm) -> None:
     for shard, group in itertools.groupby(results, key=lambda item: item.shard):
-        path = Path(folder, schema.shard_name(shard, shards))
-        report = Report()
-        with schema.ShardWriter(path) as writer:
-            for item in group:
-                if item.report is None:
-                    report.skipped.append([item.id, item.reason])
-                else:
-                    writer.write(item.encoded)
-                    report.add(item.report)
-                    report.notes += [[item.id, note] for note in item.notes]
-                bar.update()
-            report.seconds = time.perf_counter() - began
-            write_file(path.with_suffix(".json"), json.dumps(dataclasses.asdict(report)))
-            writer.commit()
-        began = time.perf_counter()
+        _write_shard(group, Path(folder, names[shard]), bar)
 
 
-def _summarise(folder: str | Path, source: str | Path, shards: int, settings: dict) -> Summary:
+def _write_shard(items: Iterable[_Item], path: Path, bar: tqdm) -> None:
+    began, report, files = time.perf_counter(), Report(), []
+    with schema.ShardWriter(path) as writer:
+        for item in items:
+            files.append(item.file)
+            if item.report is None:
+                report.skipped.append([item.id, item.reason])
+            else:
+                writer.write(item.encoded)
+                report.add(item.report)
+                report.notes += [[item.id, note] for note in item.notes]
+            bar.update()
+        report.seconds = time.perf_counter() - began
+        writer.commit(dataclasses.asdict(report) | {"files": files})
+
+
+def _summarise(
+    folder: str | Path, source: str | Path, shards: plan.Plan, settings: dict, said: list[str]
+) -> Summary:
     """Joins the reports of all finished shards; writes report.json and skipped.txt."""
-    reports = [r for r in (_finished(folder, k, shards) for k in range(shards)) if r]
+    reports = [r for r in (_finished(folder, name, shards) for name in shards) if r]
     report = Report()
     for one in reports:
         report.add(one)
-    count = len(report.patches)
-    if not count and len(reports) == shards:
+    count, total = len(report.patches), len(shards)
+    if not count and len(reports) == total:
         _clear(Path(folder), shards)
         named = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:3])
         raise InputError(f"none of {len(report.skipped)} images in {source} can be used ({named}).")
     rate = (count + len(report.skipped)) / max(report.seconds, 1e-9)
     ignored = images.ignored_files(source)
-    summary = Summary(str(folder), shards, len(reports), count, rate, ignored, report)
+    summary = Summary(str(folder), total, len(reports), count, rate, ignored, report, tuple(said))
     document = dataclasses.asdict(summary) | {"settings": settings, "area_edges": AREA_EDGES}
     write_file(Path(folder, "report.json"), json.dumps(document))
-    if report.skipped:
-        lines = "".join(f"{name}\t{reason}\n" for name, reason in report.skipped)
+    lines = "".join(f"{name}\t{reason}\n" for name, reason in report.skipped)
+    if lines:
         write_file(Path(folder, "skipped.txt"), lines)
+    else:
+        Path(folder, "skipped.txt").unlink(missing_ok=True)
     return summary
 
 
-def _clear(folder: Path, shards: int) -> None:
+def _clear(folder: Path, shards: plan.Plan) -> None:
     """Removes shards without any record, so that the command can be given again."""
-    for shard in range(shards):
-        path = folder / schema.shard_name(shard, shards)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
+    for name in shards:
+        (folder / name).unlink(missing_ok=True)
+        schema.note_path(folder / name).unlink(missing_ok=True)
     (folder / schema.INDEX).unlink(missing_ok=True)
+
+
+def _counted(left_out: dict[str, str]) -> list[str]:
+    """The reasons of what is left out, each with how many files and the first one's name."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{len(found):,}: {reason} ({found[0]})" for reason, found in names.items()]

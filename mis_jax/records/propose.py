@@ -8,50 +8,24 @@ makes what is missing, with the same bytes in every record. Where images have be
 shards of their own; only shards of images that have changed or gone are made anew (plan.py).
 """
 
-import collections
 import dataclasses
-import functools
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from mis_jax import features, options
-from mis_jax.datasets import Notes, Reading, images, mask_files, stamp
+from mis_jax.datasets import Reading, images, mask_files
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
-from mis_jax.proposals import build_tree
-from mis_jax.records import plan, schema
-from mis_jax.records.report import AREA_EDGES, Report, Summary, describe
-
-BLANK = "blank: every pixel is nearly alike"
-FLAT = "looks like a mask: few flat colours"
-FEW_COLOURS = 8  # at most so many
-_BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
-
-
-class _Item(NamedTuple):
-    """One image on its way: filled from left to right."""
-
-    shard: int
-    id: str
-    path: Path
-    file: list | None = None  # what the shard's note keeps of its file
-    reason: str = ""  # why it is skipped
-    encoded: bytes = b""  # what the record keeps; after merging, the record
-    image: np.ndarray | None = None
-    notes: Notes = ()  # what is odd about the file
-    features: np.ndarray | None = None
-    report: Report | None = None
+from mis_jax.records import pipeline, plan, schema
+from mis_jax.records.report import AREA_EDGES, Report, Summary
 
 
 def define_flags() -> None:
@@ -133,13 +107,15 @@ def propose(
     names = list(shards)
     mine = range(shard[0], len(names), shard[1])
     done = {k for k in mine if _finished(folder, names[k], shards)}
-    items = [_Item(k, id, paths[id]) for k in mine for id in shards[names[k]]]
+    items = [pipeline.Item(k, id, paths[id]) for k in mine for id in shards[names[k]]]
     todo = [item for item in items if item.shard not in done]
     empty = [k for k in mine if not shards[names[k]] and k not in done]
     pool = ThreadPoolExecutor(threads)
     with tqdm(total=len(items), initial=len(items) - len(todo), unit=" images") as bar:
         try:
-            results = _results(todo, extractor, max_side, batch_size, pool, threads, reading)
+            results = pipeline.records_of(
+                todo, extractor, max_side, batch_size, pool, threads, reading
+            )
             _write(results, folder, names, bar)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -185,111 +161,14 @@ def _finished(folder: str | Path, name: str, shards: plan.Plan) -> Report | None
     return report if count == len(report.patches) else None
 
 
-def _results(
-    items: Iterable[_Item],
-    extractor: features.Extractor,
-    max_side: int,
-    batch_size: int,
-    pool: ThreadPoolExecutor,
-    threads: int,
-    reading: Reading,
-) -> Iterator[_Item]:
-    """Decodes, extracts and merges, each overlapping the others; yields in the order of `items`."""
-    load = functools.partial(_load, max_side=max_side, reading=reading)
-    if not extractor.device:
-
-        def work(item: _Item) -> _Item:
-            return _merge(next(_extract_batch([load(item)], extractor)))
-
-        return _in_order(pool, work, items, 2 * threads)
-    call = _BATCHES * batch_size * jax.local_device_count()
-    loaded = _in_order(pool, load, items, threads + call)
-    return _in_order(pool, _merge, _extract(loaded, extractor, call), threads + call)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
-) -> Iterator:
-    """Like map over the threads of `pool`, with at most `ahead` items begun and not yet taken."""
-    window: collections.deque[Future] = collections.deque()
-    for item in items:
-        window.append(pool.submit(function, item))
-        if len(window) >= ahead:
-            yield window.popleft().result()
-    while window:
-        yield window.popleft().result()
-
-
-def _load(item: _Item, max_side: int, reading: Reading) -> _Item:
-    seen = stamp(item.path)
-    try:
-        prepared = images.prepare(item.path, max_side, reading)
-    except InputError as error:
-        reason, read = str(error).removeprefix(f"{item.path}: "), ""
-    else:
-        reason = BLANK if images.is_blank(prepared.image) else ""
-        read = prepared.digest
-    file = plan.file_note(item.id, item.path, read, seen)
-    if reason:
-        return item._replace(reason=reason, file=file)
-    encoded, image = prepared.encoded, prepared.image
-    notes = (*prepared.notes, *([FLAT] if looks_flat(image) else []))
-    return item._replace(encoded=encoded, image=image, notes=notes, file=file)
-
-
-def looks_flat(image: np.ndarray) -> bool:
-    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
-    h, w = image.shape[:2]
-    rows, cols = (np.linspace(0, side - 1, min(side, 64)).astype(int) for side in (h, w))
-    seen = image[rows[:, None], cols].astype(np.int32)
-    return len(np.unique(seen @ (1 << 16, 1 << 8, 1))) <= FEW_COLOURS
-
-
-def _extract(items: Iterable[_Item], extractor: features.Extractor, call: int) -> Iterator[_Item]:
-    """Adds features, `call` images at once; no call crosses shards, so resumed runs repeat them."""
-    for _, group in itertools.groupby(items, key=lambda item: item.shard):
-        batch, readable = [], 0
-        for item in group:
-            batch.append(item)
-            readable += not item.reason
-            if readable == call:
-                yield from _extract_batch(batch, extractor)
-                batch, readable = [], 0
-        yield from _extract_batch(batch, extractor)
-
-
-def _extract_batch(batch: list[_Item], extractor: features.Extractor) -> Iterator[_Item]:
-    pictures = [item.image for item in batch if item.image is not None]
-    found = iter(extractor(pictures) if pictures else [])
-    for item in batch:
-        yield item if item.reason else item._replace(features=next(found))
-
-
-def _merge(item: _Item) -> _Item:
-    if item.reason:
-        return item
-    assert item.features is not None
-    assert item.image is not None
-    tree = build_tree(item.features, overwrite=True)
-    height, width = item.image.shape[:2]
-    record = schema.Record(item.id, item.encoded, height, width, tree)
-    return _Item(
-        item.shard,
-        item.id,
-        item.path,
-        item.file,
-        encoded=schema.encode(record),
-        notes=item.notes,
-        report=describe(tree),
-    )
-
-
-def _write(results: Iterable[_Item], folder: str | Path, names: Sequence[str], bar: tqdm) -> None:
+def _write(
+    results: Iterable[pipeline.Item], folder: str | Path, names: Sequence[str], bar: tqdm
+) -> None:
     for shard, group in itertools.groupby(results, key=lambda item: item.shard):
         _write_shard(group, Path(folder, names[shard]), bar)
 
 
-def _write_shard(items: Iterable[_Item], path: Path, bar: tqdm) -> None:
+def _write_shard(items: Iterable[pipeline.Item], path: Path, bar: tqdm) -> None:
     began, report, files = time.perf_counter(), Report(), []
     with schema.ShardWriter(path) as writer:
         for item in items:

@@ -25,7 +25,7 @@ from mis_jax.datasets import Reading, images, stamp
 from mis_jax.errors import InputError
 from mis_jax.features import descriptor, extractors
 from mis_jax.proposals.tree import build_tree
-from mis_jax.records import plan, propose, report, schema
+from mis_jax.records import pipeline, plan, propose, report, schema
 
 BAD = {"bad/cut.jpg": "truncated", "bad/dot.png": "too small", "bad/empty.png": "empty"}
 BAD |= {"bad/text.jpg": "not an image"}
@@ -209,7 +209,7 @@ class InBatches(extractors.EmbeddedExtractor):
 
 
 def test_extractors_on_devices_get_batches_within_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(propose, "_BATCHES", 1)
+    monkeypatch.setattr(pipeline, "_BATCHES", 1)
     monkeypatch.setattr(jax, "local_device_count", lambda: 3)
     source = make_images(tmp_path / "photos", 17)
     add_bad_files(source)  # 2 of the images, 4 files, 11 images: a < bad < b is not the order

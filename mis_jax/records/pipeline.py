@@ -93,10 +93,14 @@ def _load(item: Item, max_side: int, reading: Reading) -> Item:
 
 def looks_flat(image: np.ndarray) -> bool:
     """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
-    h, w = image.shape[:2]
-    rows, cols = (np.linspace(0, side - 1, min(side, 64)).astype(int) for side in (h, w))
+    return _colours(image, 8) <= FEW_COLOURS and _colours(image, 64) <= FEW_COLOURS
+
+
+def _colours(image: np.ndarray, most: int) -> int:
+    """Different colours of `most` x `most` pixels, spread over the image; a few tell most."""
+    rows, cols = (np.linspace(0, n - 1, min(n, most)).astype(int) for n in image.shape[:2])
     seen = image[rows[:, None], cols].astype(np.int32)
-    return len(np.unique(seen @ (1 << 16, 1 << 8, 1))) <= FEW_COLOURS
+    return len(np.unique(seen @ (1 << 16, 1 << 8, 1)))
 
 
 def _extract(items: Iterable[Item], extractor: features.Extractor, call: int) -> Iterator[Item]:

@@ -103,7 +103,7 @@ def propose(
     shards, changes, older = plan.begin(folder, index, paths, ids)
     said = [f"left out {count}" for count in _counted(left_out)]
     said += [f"{changes} since the last time"] if str(changes) else []
-    said += [f"{older} shards {plan.OLDER}"] if older else []
+    said += [f"{older:,} shard{'s' * (older > 1)} {plan.OLDER}"] if older else []
     names = list(shards)
     mine = range(shard[0], len(names), shard[1])
     done = {k for k in mine if _finished(folder, names[k], shards)}

@@ -464,6 +464,9 @@ def test_processes_grow_a_folder_together(tmp_path):
     run(more, tmp_path / "one")
     for i in (2, 0, 1):
         run(more, tmp_path / "three", shard=(i, 3))
+        if i == 2:  # the others' shards of images that have gone are no longer there
+            assert not complete(tmp_path / "three")
+            assert schema.shard_name(0, 3) not in files_of(tmp_path / "three")
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
     index = (tmp_path / "one" / schema.INDEX).read_bytes()
     assert (tmp_path / "three" / schema.INDEX).read_bytes() == index

@@ -140,10 +140,9 @@ def begin(
     return plan, found, older
 
 
-def made_of(shard: Path) -> list[str] | None:
-    """Ids of the images that a shard was made of; None where nothing says so."""
-    files = schema.read_note(shard).get("files")
-    return None if files is None else [id for id, *_ in files]
+def made_of(note: dict) -> list[str]:
+    """Ids of the images that a shard was made of, as the file beside it says."""
+    return [id for id, *_ in note.get("files", [])]
 
 
 def file_note(id: str, path: Path, read: str, seen: Sequence[int]) -> list:
@@ -160,6 +159,8 @@ def file_note(id: str, path: Path, read: str, seen: Sequence[int]) -> list:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file; empty if it cannot be read."""
+    if not path.is_file():  # a pipe would block for ever
+        return ""
     try:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -198,7 +199,7 @@ def _adopt(folder: Path, plan: Plan, paths: Mapping[str, Path]) -> int:
 
 def _remove(shard: Path, paths: Mapping[str, Path]) -> None:
     """Removes a shard, unless another process has just made it anew."""
-    if made_of(shard) != list(paths) or _changed(shard, paths):
+    if made_of(schema.read_note(shard)) != list(paths) or _changed(shard, paths):
         shard.unlink(missing_ok=True)
         schema.note_path(shard).unlink(missing_ok=True)
 

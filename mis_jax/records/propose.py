@@ -149,10 +149,11 @@ def _find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
 def _finished(folder: str | Path, name: str, shards: plan.Plan) -> Report | None:
     """The report of a shard if the shard is there, whole, and of the images that it should be."""
     path = Path(folder, name)
-    if plan.made_of(path) != shards[name]:
+    note = schema.read_note(path)
+    if plan.made_of(note) != shards[name]:
         return None
     try:
-        report = Report.of(schema.read_note(path))
+        report = Report.of(note)
         reader = schema.open_shard(path)
     except (ValueError, TypeError):  # InputError is a ValueError
         return None

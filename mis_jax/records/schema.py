@@ -26,6 +26,7 @@ INDEX = "propose.json"  # what a folder of shards is made of; see plan.py
 _FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
 _PARTS: dict[int, tuple[str, type[Tree | Objects]]]  # the last field, by version
 _PARTS = {VERSION: ("tree", Tree), OBJECTS: ("objects", Objects)}
+_BLOCK = 1 << 16  # bytes; an ArrayRecord file is a number of blocks
 _SHARD = re.compile(r"trees-(\d{5,})-of-(\d{5,})\.array_record")
 
 
@@ -105,9 +106,13 @@ def shard_files(folder: str | Path) -> list[str]:
 def fingerprint(files: Sequence[str]) -> str:
     """SHA-256 of the records of shards in their order, in hexadecimal, wherever they lie.
 
-    It is made of the digests beside the shards; those of an older mis_jax, without one, are read.
+    It is made of the digests beside the shards. A shard without one, as an older mis_jax made it,
+    or with another end than is said beside it, is read.
+
+    Raises:
+      InputError: names the shard that has to be read and is damaged.
     """
-    digests = (read_note(path).get("digest") or _digest(path) for path in files)
+    digests = (_noted_digest(path) or _digest(path) for path in files)
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 
@@ -181,10 +186,12 @@ class ShardWriter:
     def commit(self, said: Mapping[str, object] | None = None) -> None:
         """Gives the shard its name, and clears what killed runs left of it.
 
-        The file beside it, which is there first, gets the digest of its records and what is `said`.
+        The file beside it, which is there first, gets the digest of its records, that of its end,
+        by which it is known again, and what is `said`.
         """
         self._call(self._writer.close)
-        note = {"digest": self._digest.hexdigest(), **(said or {})}
+        end = _end(self._partial)
+        note = {"digest": self._digest.hexdigest(), "end": end, **(said or {})}
         write_file(note_path(self._path), json.dumps(note))
         publish(self._partial, self._path)
         for leftover in self._path.parent.glob(f"{self._path.stem}.*.partial"):
@@ -294,6 +301,19 @@ def _command(folder: str | Path) -> str:
 def _framed(data: bytes) -> bytes:
     """A record for its shard's digest, so that no two lists of records give the same bytes."""
     return hashlib.sha256(data).digest()
+
+
+def _noted_digest(path: str | Path) -> str:
+    note = read_note(path)
+    return note.get("digest", "") if note.get("end") == _end(path) else ""
+
+
+def _end(path: str | Path) -> str:
+    """Digest of the last two blocks of a shard, which tell where each of its records lies."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * _BLOCK))
+        return hashlib.sha256(b"%d " % size + file.read()).hexdigest()
 
 
 def _digest(path: str | Path) -> str:

@@ -118,8 +118,8 @@ def train(
     """
     checkpoint.agree(run, config, FREE)
     data = {
-        "digest": records.fingerprint(files),
         "records": len(Source(files)),
+        "digest": records.fingerprint(files),
         "folder": str(pathlib.Path(files[0]).parent.absolute()),
     }
     older = checkpoint.agree_records(run, data)

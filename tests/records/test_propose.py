@@ -430,8 +430,12 @@ def test_an_image_that_has_become_readable_gets_its_record(tmp_path):
     assert len(run(source, folder).report.skipped) == 4
     for name in BAD:
         cv2.imwrite(str(source / name), picture(5))
+    os.mkfifo(source / "pipe.png")
     summary = run(source, folder)
-    assert "4 changed since" in str(summary)
+    assert "1 new, 4 changed since" in str(summary)
+    assert summary.report.skipped == [["pipe.png", "not a file"]]
+    (source / "pipe.png").unlink()
+    summary = run(source, folder)
     assert (summary.images, summary.report.skipped) == (7, [])
     assert not (folder / "skipped.txt").exists()
 

@@ -168,6 +168,12 @@ def test_the_fingerprint_is_of_the_records_and_their_order(tmp_path):
         made("other", [b"a", b"B"], [b"c"])[0],
     ]
     assert len({one, *others}) == 6
+    _, elsewhere = made("elsewhere", [b"a", b"other"], [b"c"])
+    Path(elsewhere[0]).rename(paths[0])  # without the file beside it
+    assert schema.fingerprint(paths) == schema.fingerprint(
+        made("same", [b"a", b"other"], [b"c"])[1]
+    )
+    write(tmp_path / "one", 0, 2, [b"a", b"b"])
     for path in paths:  # as older ones are
         schema.note_path(path).unlink()
     assert schema.fingerprint(paths) == one

@@ -45,16 +45,21 @@ def write_config(folder: Path) -> Path:
 def write_records(folder: Path) -> list[str]:
     """Shards of six small scenes in `folder`/records; their images are in `folder`/images."""
     scenes.write_benchmark(folder, 6, size=(64, 64))
+    return propose_images(folder / "images", folder / "records")
+
+
+def propose_images(source: Path, folder: Path) -> list[str]:
+    """Shards of the images of a folder."""
     propose.propose(
-        folder / "images",
-        folder / "records",
+        source,
+        folder,
         extractor=make_extractor("embedded", stride=8),
         batch_size=1,
         max_side=0,
         shard_size=3,
         threads=1,
     )
-    return shard_files(folder / "records")
+    return shard_files(folder)
 
 
 def start(command: str, *words: object, cache: Path) -> subprocess.Popen:

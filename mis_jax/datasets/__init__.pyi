@@ -4,6 +4,7 @@ from .images import Picture, read_image
 from .layouts import mask_files
 from .objects import Objects, without_buggy
 from .reading import Notes, Reading, note_lines
+from .recent import stamp
 from .samples import Benchmark, Labelled, Sample, count_left_out
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "read_image",
     "sbd",
     "scenes",
+    "stamp",
     "without_buggy",
 ]

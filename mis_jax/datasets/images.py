@@ -2,6 +2,7 @@
 
 import collections
 import glob
+import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ SUFFIXES = frozenset(s for s, kind in Image.registered_extensions().items() if k
 SUFFIXES |= {".avif", ".heic", ".heif"}  # images as well, and named where they cannot be read
 MIN_SIDE = 16  # pixels; nothing can be learnt from a smaller image
 _ORIENTATION = 0x0112  # EXIF tag
+_BLANK = 8  # levels of 255 between the least and the greatest value; JPEG turns grey into 2 or 3
 
 
 class Picture(NamedTuple):
@@ -43,6 +45,7 @@ class Prepared(NamedTuple):
     encoded: bytes
     image: np.ndarray  # uint8 [H, W, 3] RGB, `decode(encoded)`
     notes: Notes = ()
+    digest: str = ""  # SHA-256 of the file
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -138,6 +141,7 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
     """
     name = str(path)
     data = _read(path)
+    digest = hashlib.sha256(data).hexdigest()
     picture = _load(data, name)
     if not _storable(picture, data) or 0 < max_side < max(picture.size):
         suffix = ".jpg" if picture.format in ("JPEG", "MPO") else ".png"
@@ -146,7 +150,7 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
         raise InputError(f"{name}: too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
-    return Prepared(data, image)
+    return Prepared(data, image, digest=digest)
 
 
 def decode(encoded: bytes, name: str = "the stored image") -> np.ndarray:
@@ -173,6 +177,19 @@ def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
         return image
     size = [max(1, round(side * max_side / longest)) for side in (width, height)]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether uint8 [H, W, C] shows nothing: no channel's values are over 8 levels apart.
+
+    A frame of one colour stays so as JPEG, a fading sky does not become so.
+    """
+
+    def flat(part: np.ndarray) -> bool:
+        values = part.reshape(-1, part.shape[-1])
+        return bool((values.max(0).astype(int) - values.min(0) <= _BLANK).all())
+
+    return flat(image[::16, ::16]) and flat(image)  # a few pixels tell most
 
 
 def _walk(folder: Path) -> Iterator[Path]:

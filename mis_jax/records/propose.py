@@ -4,50 +4,28 @@
 
 Shard k holds the k-th `shard_size` images of the sorted list, and belongs to process k mod n. It
 appears when it is complete, so a killed run loses at most its unfinished shard; the same command
-makes what is missing, with the same bytes in every record.
+makes what is missing, with the same bytes in every record. Where images have been added, they get
+shards of their own; only shards of images that have changed or gone are made anew (plan.py).
 """
 
-import collections
 import dataclasses
-import functools
-import hashlib
 import itertools
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
 
-import jax
-import numpy as np
 from absl import flags
 from tqdm import tqdm
 
 from mis_jax import features, options
-from mis_jax.datasets import Notes, Reading, images
+from mis_jax.datasets import Reading, images, mask_files
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
-from mis_jax.proposals import build_tree
-from mis_jax.records import schema
-from mis_jax.records.report import AREA_EDGES, Report, Summary, describe
-
-_BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
-
-
-class _Item(NamedTuple):
-    """One image on its way: filled from left to right."""
-
-    shard: int
-    id: str
-    path: Path
-    reason: str = ""  # why it is skipped
-    encoded: bytes = b""  # what the record keeps; after merging, the record
-    image: np.ndarray | None = None
-    notes: Notes = ()  # what is odd about the file
-    features: np.ndarray | None = None
-    report: Report | None = None
+from mis_jax.records import pipeline, plan, schema
+from mis_jax.records.report import AREA_EDGES, Report, Summary
 
 
 def define_flags() -> None:
@@ -106,192 +84,144 @@ def propose(
       reading: how image files are read that leave it open.
 
     Raises:
-      InputError: nothing to read, or the folder was begun with other images or settings.
+      InputError: nothing to read, or the folder was begun with other settings, or of other images
+        altogether.
       OSError: the folder cannot be written; finished shards stay.
     """
     if min(shard_size, batch_size) < 1 or (max_side and max_side < images.MIN_SIDE):
         least = f"max_side 0 or at least {images.MIN_SIDE}"
         raise InputError(f"shard_size and batch_size have to be at least 1, and {least}.")
     threads = threads or os.cpu_count() or 1
-    paths = images.find_images(source)
-    ids = images.image_ids(source, paths)
+    paths, left_out = _find(source)
+    ids = [id for id in paths if id not in left_out]
     reading = reading or Reading()
     settings = {"extractor": extractor.name, "max_side": max_side, "shard_size": shard_size}
     for name in ("range", "bands"):
         if getattr(reading, name):
             settings[name] = list(getattr(reading, name))
-    index = _index(source, paths, ids, settings)
-    schema.begin(folder, index)
-    shards = index["shards"]
-    mine = range(shard[0], shards, shard[1])
-    done = {k for k in mine if _finished(folder, k, shards)}
-    items = [_Item(i // shard_size, *one) for i, one in enumerate(zip(ids, paths, strict=True))]
-    items = [item for item in items if item.shard in mine]
+    index = {"version": schema.VERSION, "settings": settings, "source": str(source)}
+    shards, changes, older = plan.begin(folder, index, paths, ids)
+    said = [f"left out {count}" for count in _counted(left_out)]
+    said += [f"{changes} since the last time"] if str(changes) else []
+    said += [f"{older:,} shard{'s' * (older > 1)} {plan.OLDER}"] if older else []
+    names = list(shards)
+    mine = range(shard[0], len(names), shard[1])
+    done = {k for k in mine if _finished(folder, names[k], shards)}
+    items = [pipeline.Item(k, id, paths[id]) for k in mine for id in shards[names[k]]]
     todo = [item for item in items if item.shard not in done]
+    empty = [k for k in mine if not shards[names[k]] and k not in done]
     pool = ThreadPoolExecutor(threads)
     with tqdm(total=len(items), initial=len(items) - len(todo), unit=" images") as bar:
         try:
-            results = _results(todo, extractor, max_side, batch_size, pool, threads, reading)
-            _write(results, folder, shards, bar)
+            results = pipeline.records_of(
+                todo, extractor, max_side, batch_size, pool, threads, reading
+            )
+            _write(results, folder, names, bar)
         finally:
             pool.shutdown(cancel_futures=True)
-    return _summarise(folder, source, shards, settings)
+    for k in empty:  # all of its images have gone
+        _write_shard((), Path(folder, names[k]), bar)
+    return _summarise(folder, source, shards, settings, said)
 
 
-def _index(source: str | Path, paths: list[Path], ids: list[str], settings: dict) -> dict:
-    """What `records.begin` keeps of a run."""
-    sizes = (os.path.getsize(p) if os.path.isfile(p) else -1 for p in paths)
-    pairs = "".join(f"{name}\0{size}\n" for name, size in zip(ids, sizes, strict=True))
-    return {
-        "version": schema.VERSION,
-        "shards": -(-len(ids) // settings["shard_size"]),
-        "images": len(ids),
-        "digest": hashlib.sha256(pairs.encode()).hexdigest(),
-        "settings": settings,
-        "source": str(source),
-    }
+def changes(source: str | Path, folder: str | Path) -> plan.Changes:
+    """What is new, changed or gone of the images `source` since records were made of them.
+
+    No record is made or touched.
+
+    Raises:
+      InputError: nothing to read, or a folder of an older mis_jax that was begun with other images.
+    """
+    paths, left_out = _find(source)
+    before = plan.old_plan(folder, schema.read_index(folder), paths)
+    return plan.changes(folder, before, paths, [id for id in paths if id not in left_out])
 
 
-def _finished(folder: str | Path, shard: int, shards: int) -> Report | None:
-    """The report of a shard if the shard is there and whole."""
-    path = Path(folder, schema.shard_name(shard, shards))
+def _find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The images of `source`, id -> file, and those that are masks of others, id -> why."""
+    found = images.find_images(source)
+    ids = images.image_ids(source, found)
+    masks = mask_files(found)
+    left_out = {id: masks[path] for id, path in zip(ids, found, strict=True) if path in masks}
+    return dict(zip(ids, found, strict=True)), left_out
+
+
+def _finished(folder: str | Path, name: str, shards: plan.Plan) -> Report | None:
+    """The report of a shard if the shard is there, whole, and of the images that it should be."""
+    path = Path(folder, name)
+    note = schema.read_note(path)
+    if plan.made_of(note) != shards[name]:
+        return None
     try:
-        report = Report(**json.loads(path.with_suffix(".json").read_text("utf-8")))
+        report = Report.of(note)
         reader = schema.open_shard(path)
-    except (FileNotFoundError, ValueError, TypeError):  # InputError is a ValueError
+    except (ValueError, TypeError):  # InputError is a ValueError
         return None
     count = reader.num_records()
     reader.close()
     return report if count == len(report.patches) else None
 
 
-def _results(
-    items: Iterable[_Item],
-    extractor: features.Extractor,
-    max_side: int,
-    batch_size: int,
-    pool: ThreadPoolExecutor,
-    threads: int,
-    reading: Reading,
-) -> Iterator[_Item]:
-    """Decodes, extracts and merges, each overlapping the others; yields in the order of `items`."""
-    load = functools.partial(_load, max_side=max_side, reading=reading)
-    if not extractor.device:
-
-        def work(item: _Item) -> _Item:
-            return _merge(next(_extract_batch([load(item)], extractor)))
-
-        return _in_order(pool, work, items, 2 * threads)
-    call = _BATCHES * batch_size * jax.local_device_count()
-    loaded = _in_order(pool, load, items, threads + call)
-    return _in_order(pool, _merge, _extract(loaded, extractor, call), threads + call)
-
-
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
-) -> Iterator:
-    """Like map over the threads of `pool`, with at most `ahead` items begun and not yet taken."""
-    window: collections.deque[Future] = collections.deque()
-    for item in items:
-        window.append(pool.submit(function, item))
-        if len(window) >= ahead:
-            yield window.popleft().result()
-    while window:
-        yield window.popleft().result()
-
-
-def _load(item: _Item, max_side: int, reading: Reading) -> _Item:
-    try:
-        encoded, image, notes = images.prepare(item.path, max_side, reading)
-    except InputError as error:
-        return item._replace(reason=str(error).removeprefix(f"{item.path}: "))
-    return item._replace(encoded=encoded, image=image, notes=notes)
-
-
-def _extract(items: Iterable[_Item], extractor: features.Extractor, call: int) -> Iterator[_Item]:
-    """Adds features, `call` images at once; no call crosses shards, so resumed runs repeat them."""
-    for _, group in itertools.groupby(items, key=lambda item: item.shard):
-        batch, readable = [], 0
-        for item in group:
-            batch.append(item)
-            readable += not item.reason
-            if readable == call:
-                yield from _extract_batch(batch, extractor)
-                batch, readable = [], 0
-        yield from _extract_batch(batch, extractor)
-
-
-def _extract_batch(batch: list[_Item], extractor: features.Extractor) -> Iterator[_Item]:
-    pictures = [item.image for item in batch if item.image is not None]
-    found = iter(extractor(pictures) if pictures else [])
-    for item in batch:
-        yield item if item.reason else item._replace(features=next(found))
-
-
-def _merge(item: _Item) -> _Item:
-    if item.reason:
-        return item
-    assert item.features is not None
-    assert item.image is not None
-    tree = build_tree(item.features, overwrite=True)
-    height, width = item.image.shape[:2]
-    record = schema.Record(item.id, item.encoded, height, width, tree)
-    return _Item(
-        item.shard,
-        item.id,
-        item.path,
-        encoded=schema.encode(record),
-        notes=item.notes,
-        report=describe(tree),
-    )
-
-
-def _write(results: Iterable[_Item], folder: str | Path, shards: int, bar: tqdm) -> None:
-    began = time.perf_counter()
+def _write(
+    results: Iterable[pipeline.Item], folder: str | Path, names: Sequence[str], bar: tqdm
+) -> None:
     for shard, group in itertools.groupby(results, key=lambda item: item.shard):
-        path = Path(folder, schema.shard_name(shard, shards))
-        report = Report()
-        with schema.ShardWriter(path) as writer:
-            for item in group:
-                if item.report is None:
-                    report.skipped.append([item.id, item.reason])
-                else:
-                    writer.write(item.encoded)
-                    report.add(item.report)
-                    report.notes += [[item.id, note] for note in item.notes]
-                bar.update()
-            report.seconds = time.perf_counter() - began
-            write_file(path.with_suffix(".json"), json.dumps(dataclasses.asdict(report)))
-            writer.commit()
-        began = time.perf_counter()
+        _write_shard(group, Path(folder, names[shard]), bar)
 
 
-def _summarise(folder: str | Path, source: str | Path, shards: int, settings: dict) -> Summary:
+def _write_shard(items: Iterable[pipeline.Item], path: Path, bar: tqdm) -> None:
+    began, report, files = time.perf_counter(), Report(), []
+    with schema.ShardWriter(path) as writer:
+        for item in items:
+            files.append(item.file)
+            if item.report is None:
+                report.skipped.append([item.id, item.reason])
+            else:
+                writer.write(item.encoded)
+                report.add(item.report)
+                report.notes += [[item.id, note] for note in item.notes]
+            bar.update()
+        report.seconds = time.perf_counter() - began
+        writer.commit(dataclasses.asdict(report) | {"files": files})
+
+
+def _summarise(
+    folder: str | Path, source: str | Path, shards: plan.Plan, settings: dict, said: list[str]
+) -> Summary:
     """Joins the reports of all finished shards; writes report.json and skipped.txt."""
-    reports = [r for r in (_finished(folder, k, shards) for k in range(shards)) if r]
+    reports = [r for r in (_finished(folder, name, shards) for name in shards) if r]
     report = Report()
     for one in reports:
         report.add(one)
-    count = len(report.patches)
-    if not count and len(reports) == shards:
+    count, total = len(report.patches), len(shards)
+    if not count and len(reports) == total:
         _clear(Path(folder), shards)
         named = "; ".join(f"{name}: {reason}" for name, reason in report.skipped[:3])
         raise InputError(f"none of {len(report.skipped)} images in {source} can be used ({named}).")
     rate = (count + len(report.skipped)) / max(report.seconds, 1e-9)
     ignored = images.ignored_files(source)
-    summary = Summary(str(folder), shards, len(reports), count, rate, ignored, report)
+    summary = Summary(str(folder), total, len(reports), count, rate, ignored, report, tuple(said))
     document = dataclasses.asdict(summary) | {"settings": settings, "area_edges": AREA_EDGES}
     write_file(Path(folder, "report.json"), json.dumps(document))
-    if report.skipped:
-        lines = "".join(f"{name}\t{reason}\n" for name, reason in report.skipped)
+    lines = "".join(f"{name}\t{reason}\n" for name, reason in report.skipped)
+    if lines:
         write_file(Path(folder, "skipped.txt"), lines)
+    else:
+        Path(folder, "skipped.txt").unlink(missing_ok=True)
     return summary
 
 
-def _clear(folder: Path, shards: int) -> None:
+def _clear(folder: Path, shards: plan.Plan) -> None:
     """Removes shards without any record, so that the command can be given again."""
-    for shard in range(shards):
-        path = folder / schema.shard_name(shard, shards)
-        path.unlink(missing_ok=True)
-        path.with_suffix(".json").unlink(missing_ok=True)
+    for name in shards:
+        (folder / name).unlink(missing_ok=True)
+        schema.note_path(folder / name).unlink(missing_ok=True)
     (folder / schema.INDEX).unlink(missing_ok=True)
+
+
+def _counted(left_out: dict[str, str]) -> list[str]:
+    """The reasons of what is left out, each with how many files and the first one's name."""
+    names: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        names.setdefault(reason, []).append(name)
+    return [f"{len(found):,}: {reason} ({found[0]})" for reason, found in names.items()]

@@ -17,7 +17,7 @@ NAMED = 20  # skipped images that the printed summary names
 
 @dataclasses.dataclass
 class Report:
-    """What became of some images; the file beside each shard holds one as JSON.
+    """What became of some images; the file beside each shard holds its fields, among others.
 
     The lists of integers have one entry a tree.
     """
@@ -29,6 +29,14 @@ class Report:
     depths: list[int] = dataclasses.field(default_factory=list)
     areas: list[int] = dataclasses.field(default_factory=lambda: [0] * (len(AREA_EDGES) - 1))
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, note: dict) -> "Report":
+        """The report in the file beside a shard; TypeError if there is none."""
+        if "patches" not in note:
+            raise TypeError("no report")
+        names = {field.name for field in dataclasses.fields(cls)} & note.keys()
+        return cls(**{name: note[name] for name in names})
 
     def add(self, other: "Report") -> None:
         """Takes in what another report says."""
@@ -49,6 +57,7 @@ class Summary:
     images_per_second: float  # of one process
     ignored: dict[str, int]  # files of the folder that do not look like images, by suffix
     report: Report
+    said: tuple[str, ...] = ()  # lines on what was left out, and what has changed since
 
     def __str__(self) -> str:
         there = f"{self.finished} of {self.shards} shards"
@@ -58,6 +67,7 @@ class Summary:
             lines.append(f"skipped {len(skipped):,} that cannot be used (skipped.txt names them):")
             lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
             lines += [f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else []
+        lines += self.said
         lines += note_lines(_by_name(self.report.notes))
         if self.ignored:
             kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())

@@ -1,7 +1,8 @@
 """Checkpoints of a run: config, parameters, optimizer and stream position, by Orbax.
 
-A run folder holds `config.json`, `metrics.jsonl` and `checkpoints/STEP/{params,opt_state,...}`. A
-step appears under its name only when it is complete, so a killed save leaves the one before it.
+A run folder holds `config.json`, `records.json` (which records it is trained on), `metrics.jsonl`
+and `checkpoints/STEP/{params,opt_state,...}`. A step appears under its name only when it is
+complete, so a killed save leaves the one before it.
 """
 
 import contextlib
@@ -74,6 +75,54 @@ def agree(run: pathlib.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
                 f"{run} was started with config.{name}={old.get(name)!r}, and now it is "
                 f"{new.get(name)!r}; resume it with the same value, or give another --workdir."
             )
+
+
+def has_begun(run: pathlib.Path) -> bool:
+    """Whether there is a checkpoint."""
+    folder = run / "checkpoints"
+    return folder.is_dir() and any(name.isdigit() for name in os.listdir(folder))
+
+
+def agree_records(run: pathlib.Path, now: Mapping[str, object]) -> str:
+    """Checks that a run with a checkpoint goes on with the records that it was trained on.
+
+    Args:
+        run: the run's folder.
+        now: "digest" (`records.fingerprint`), "records" (how many) and "folder"; the last may
+            differ, since folders are moved.
+
+    Returns:
+        A line if the run is of before this was kept, else "".
+
+    Raises:
+        InputError: they are others.
+    """
+    if not has_begun(run):
+        return ""
+    try:
+        then = json.loads((run / "records.json").read_text("utf-8"))
+        digest, count, folder = (then[name] for name in ("digest", "records", "folder"))
+    except FileNotFoundError:
+        return (
+            f"{run} does not say which records it was trained on; from now on it does: "
+            f"{now['records']:,} of {now['folder']}"
+        )
+    except (ValueError, TypeError, LookupError):
+        raise InputError(
+            f"{run}/records.json is damaged; delete it if the records are the same as before."
+        ) from None
+    if digest != now["digest"]:
+        raise InputError(
+            f"{run} was trained on other records, {count:,} of {folder}, and now they are "
+            f"{now['records']:,} of {now['folder']}; give the records it was trained on, or "
+            f"another --workdir, where --config.model.start={run} begins from its parameters."
+        )
+    return ""
+
+
+def write_records(run: pathlib.Path, now: Mapping[str, object]) -> None:
+    """Writes what `agree_records` compares, whole or not at all."""
+    write_file(run / "records.json", json.dumps(now, indent=1) + "\n")
 
 
 def save_failed(folder: pathlib.Path, state: dict, batch: Mapping[str, np.ndarray]) -> None:

@@ -8,15 +8,18 @@ may come and go, and the state of the stream is the position of the next sample.
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Sequence
+import resource
+import threading
+from collections.abc import Callable, Sequence
 
 import cv2
 import grain
 import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
 
 from mis_jax import records
 from mis_jax.errors import InputError
-from mis_jax.training import augment, first_clicks
+from mis_jax.training import augment, empty_targets, first_clicks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +31,14 @@ class Item:
     record: records.Record
 
 
-class Source:
-    """Random access to the records of shards, in the order of `files`.
+OPEN = 128  # shards at once, or a quarter of the files that the process may open
 
-    Raises `InputError` that names the shard, and the record, which cannot be read.
+
+class Source:
+    """Random access to the records of shards, in the order of `files`, for any number of threads.
+
+    The shards that were used last are kept open. Raises `InputError` that names the shard, and the
+    record, which cannot be read.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -44,18 +51,37 @@ class Source:
         self._starts = [0, *itertools.accumulate(counts)]
         if not len(self):
             raise InputError(f"the {len(self._files)} shards given hold no records; propose again.")
-        self._source = grain.sources.ArrayRecordDataSource(self._files)
+        allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = max(1, min(OPEN, allowed // 4)) if allowed > 0 else OPEN  # -1: any number
+        self._lock = threading.Lock()
+        self._open: dict[int, ArrayRecordReader] = {}  # shard -> its reader, the latest last
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getitem__(self, index: int) -> Item:
         shard = bisect.bisect_right(self._starts, index) - 1
-        where = f"record {index - self._starts[shard]} of {self._files[shard]}"
+        position = int(index) - self._starts[shard]
+        where = f"record {position} of {self._files[shard]}"
+        reader = self._reader(shard)
         try:
-            return Item(int(index), where, records.decode(self._source[index]))
+            return Item(int(index), where, records.decode(reader.read([position])[0]))
         except (RuntimeError, InputError) as error:
             raise _damaged(where, error) from error
+
+    def _reader(self, shard: int) -> ArrayRecordReader:
+        """An open reader; one that is dropped is closed when its last thread is done with it."""
+        with self._lock:
+            reader = self._open.pop(shard, None)
+            if reader is not None:
+                self._open[shard] = reader
+                return reader
+        reader = records.open_shard(self._files[shard])
+        with self._lock:
+            self._open[shard] = reader
+            if len(self._open) > self._most:
+                del self._open[next(iter(self._open))]
+        return reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +102,16 @@ class Sample(grain.transforms.RandomMap):
         self, element: Item, rng: np.random.Generator
     ) -> dict[str, np.ndarray | np.int32]:
         """One element of the stream, without its batch axis."""
+        crop, points = self.target(element, rng)
+        record, index = element.record, np.int32(element.index)
+        try:
+            image = augment.cut(record.image, crop, record.height, record.width)
+        except InputError as error:
+            raise _damaged(element.where, error) from error
+        return {"image": image, "mask": crop.mask, "points": points, "index": index}
+
+    def target(self, element: Item, rng: np.random.Generator) -> tuple[augment.Crop, np.ndarray]:
+        """What of an element needs no pixels: the crop with its mask, and the first clicks."""
         record, tree = element.record, element.record.tree
 
         def sample(seen: np.ndarray | None) -> np.ndarray:
@@ -96,12 +132,20 @@ class Sample(grain.transforms.RandomMap):
         )
         if cv2.countNonZero(crop.mask) < self.min_object_area:
             crop.mask[:] = 0
-        try:
-            image = augment.cut(record.image, crop, record.height, record.width)
-        except InputError as error:
-            raise _damaged(element.where, error) from error
-        index = np.int32(element.index)
-        return {"image": image, "mask": crop.mask, "points": points, "index": index}
+        return crop, points
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look(grain.transforms.RandomMap):
+    """Record -> the target that `sample` makes of it."""
+
+    sample: Sample
+
+    def random_map(self, element: Item, rng: np.random.Generator) -> empty_targets.Target:
+        mask, record = self.sample.target(element, rng)[0].mask, element.record
+        return empty_targets.Target(
+            record.id, (record.height, record.width), cv2.countNonZero(mask)
+        )
 
 
 def train_stream(
@@ -129,6 +173,7 @@ def train_stream(
     threads: int,
     prefetch: int,
     shard: tuple[int, int] = (0, 1),
+    say: Callable[[str], object] | None = None,
 ) -> grain.DatasetIterator:
     """Endless batches; `mis_jax.config` explains the fields of `data` and `clicks`.
 
@@ -139,6 +184,8 @@ def train_stream(
         threads: that prepare batches, each one at a time; 0 prepares them when they are asked for.
         prefetch: batches kept ready besides those the threads work on.
         shard: number of this host and of all hosts.
+        say: is given a line where many of the first targets are empty; they are only looked at,
+            which takes a second, where there is a `say`.
 
     Returns:
         An iterator of `{"image": uint8 [B, crop, crop, 3] RGB, "mask": uint8 [B, crop, crop] of 0
@@ -147,7 +194,8 @@ def train_stream(
         that `set_state` takes on any number of hosts; `close()` ends the threads.
 
     Raises:
-        InputError: a shard or record that cannot be read, or a batch that hosts cannot share.
+        InputError: a shard or record that cannot be read, a batch that hosts cannot share, or
+            nothing but empty targets.
     """
     if batch_size % shard[1]:
         raise InputError(f"batch_size {batch_size} is no multiple of the {shard[1]} hosts.")
@@ -174,7 +222,13 @@ def train_stream(
         max_points,
         gamma,
     )
-    ds = grain.MapDataset.source(Source(files)).seed(seed).shuffle().repeat().random_map(sample)
+    items = grain.MapDataset.source(Source(files)).seed(seed).shuffle().repeat()
+    if say:
+        targets = items.random_map(_Look(sample))
+        looked = [targets[k] for k in range(empty_targets.COUNT)]
+        if line := empty_targets.describe(looked, min_object_area, keep_background):
+            say(line)
+    ds = items.random_map(sample)
     # A thread makes a whole batch, so a buffer shorter than `threads` would leave some idle.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + prefetch)
     hosts = grain.sharding.ShardOptions(*shard)

@@ -8,7 +8,7 @@ stopped at any moment goes on from its last checkpoint, with the batches it woul
 import contextlib
 import math
 import pathlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import grain
@@ -24,7 +24,7 @@ from mis_jax.errors import InputError, Stopped
 from mis_jax.models import licences, loading
 from mis_jax.records import propose
 from mis_jax.training import checkpoint, monitor, sharding, signals
-from mis_jax.training.input import train_stream
+from mis_jax.training.input import Source, train_stream
 from mis_jax.training.train_step import EXPLODED, State, make_look, make_step
 
 FREE = (  # fields that may change when a run is resumed
@@ -64,10 +64,20 @@ def main(argv: list[str]) -> None:
 
 
 def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
-    """The shards of a records folder; of images, they are made first, in RUN/records."""
+    """The shards of a records folder; of images, they are made first, in RUN/records.
+
+    Raises:
+        InputError: the images have changed since a run that is there began.
+    """
     if (pathlib.Path(source) / records.INDEX).exists():
         return records.shard_files(source)
     folder = run / "records"
+    if checkpoint.has_begun(run) and (changes := str(propose.changes(source, folder))):
+        raise InputError(
+            f"{source} has changed since {run} was trained ({changes}); give {folder} in its "
+            "place to go on with the images as they were, or another --workdir, where "
+            f"--config.model.start={run} begins from the parameters of this run."
+        )
     summary = propose.propose(
         source,
         folder,
@@ -101,21 +111,32 @@ def train(
         masks: of these, what `--masks` says.
 
     Raises:
-        InputError: a run that is there has another config or size, a checkpoint cannot be written
-            or read, or the loss is not finite or explodes; what the run had before is kept.
+        InputError: a run that is there has another config, size or other records, a checkpoint
+            cannot be written or read, all targets are empty, or the loss is not finite or
+            explodes; what the run had before is kept.
         Stopped: after SIGTERM or a preemption notice; the run has saved.
     """
     checkpoint.agree(run, config, FREE)
+    data = {
+        "records": len(Source(files)),
+        "digest": records.fingerprint(files),
+        "folder": str(pathlib.Path(files[0]).parent.absolute()),
+    }
+    older = checkpoint.agree_records(run, data)
     mesh = sharding.make_mesh(config.mesh.fsdp)
     if bool(held_out) != bool(config.train.noc_every):
         raise InputError("--held_out and config.train.noc_every need each other; give both.")
     clicked = monitor.HeldOut(held_out, config, masks) if held_out else None
     step_fn, init, shapes, places = make_step(config, mesh)
-    stream = make_stream(files, config)
+    first = jax.process_index() == 0
+    stream = make_stream(files, config, print if first else lambda _: None)
     with contextlib.closing(stream), checkpoint.writing(run):
         run.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() == 0:
+        if first:
             checkpoint.write_config(run, config)
+            checkpoint.write_records(run, data)
+            if older:
+                print(older)
         with checkpoint.checkpointer(
             run, config.train.checkpoint_every, config.train.keep
         ) as saver:
@@ -123,8 +144,13 @@ def train(
             return _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
 
 
-def make_stream(files: list[str], config: ConfigDict) -> grain.DatasetIterator:
-    """This process's part of the training stream of `config.data` and `config.clicks`."""
+def make_stream(
+    files: list[str], config: ConfigDict, say: Callable[[str], object] | None = None
+) -> grain.DatasetIterator:
+    """This process's part of the training stream of `config.data` and `config.clicks`.
+
+    `say` is told if many targets are empty.
+    """
     batch = config.optim.batch_size
     if batch % (jax.device_count() * config.optim.accumulate):
         raise InputError(
@@ -138,6 +164,7 @@ def make_stream(files: list[str], config: ConfigDict) -> grain.DatasetIterator:
         shard=(jax.process_index(), jax.process_count()),
         max_points=config.clicks.max_points,
         gamma=config.clicks.gamma,
+        say=say,
         **config.data,
     )
 

@@ -1,9 +1,12 @@
 """Folders of images to records: what is read, skipped, resumed and reported."""
 
+import contextlib
 import errno
+import hashlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +17,15 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mis_jax import options
-from mis_jax.datasets import images
+from mis_jax.datasets import Reading, images, stamp
 from mis_jax.errors import InputError
 from mis_jax.features import descriptor, extractors
 from mis_jax.proposals.tree import build_tree
-from mis_jax.records import propose, report, schema
+from mis_jax.records import pipeline, plan, propose, report, schema
 
 BAD = {"bad/cut.jpg": "truncated", "bad/dot.png": "too small", "bad/empty.png": "empty"}
 BAD |= {"bad/text.jpg": "not an image"}
@@ -204,7 +209,7 @@ class InBatches(extractors.EmbeddedExtractor):
 
 
 def test_extractors_on_devices_get_batches_within_shards(tmp_path, monkeypatch):
-    monkeypatch.setattr(propose, "_BATCHES", 1)
+    monkeypatch.setattr(pipeline, "_BATCHES", 1)
     monkeypatch.setattr(jax, "local_device_count", lambda: 3)
     source = make_images(tmp_path / "photos", 17)
     add_bad_files(source)  # 2 of the images, 4 files, 11 images: a < bad < b is not the order
@@ -226,12 +231,16 @@ def test_other_images_or_settings_are_refused(tmp_path):
         run(source, tmp_path / "records", max_side=32)
     with pytest.raises(InputError, match=r"extractor was embedded v2 stride=8 and is .* stride=4"):
         run(source, tmp_path / "records", extractors.EmbeddedExtractor(4))
-    (source / "a/001.jpg").rename(source / "a/renamed.jpg")
-    with pytest.raises(InputError, match="other names or sizes"):
-        run(source, tmp_path / "records")
-    cv2.imwrite(str(source / "new.png"), picture(0))
-    with pytest.raises(InputError, match="images was 5 and is 6"):
-        run(source, tmp_path / "records")
+    with pytest.raises(InputError, match="range was None and is"):
+        run(source, tmp_path / "records", reading=Reading(range=(0, 4095)))
+    other = make_images(tmp_path / "others", 3)
+    for i, path in enumerate(images.find_images(other)):  # the same names
+        cv2.imwrite(str(path), picture(70 + i))
+    with pytest.raises(InputError, match=r"not one of those 5 is as it was in .*others"):
+        run(other, tmp_path / "records")
+    (tmp_path / "one.txt").write_text(str(other / "a/001.jpg"))
+    with pytest.raises(InputError, match="not one of those 5"):
+        run(tmp_path / "one.txt", tmp_path / "records")
     assert contents(tmp_path / "records") == before
 
 
@@ -322,3 +331,342 @@ def test_the_shard_flag():
     for text in ("", "1", "1/1", "4/4", "-1/4", "a/b", "0/0", "1/2/3"):
         with pytest.raises(InputError, match="i/n"):
             options.parse_shard(text)
+
+
+# ---- the same command again, after images have come, changed or gone
+
+
+def ids(folder) -> list[list[str]]:
+    return [[schema.decode(data).id for data in held] for held in contents(folder).values()]
+
+
+def files_of(folder) -> dict[str, tuple]:
+    """Stamp and content of each shard and the file beside it."""
+    found = (p for p in folder.iterdir() if p.name.startswith("trees-"))
+    return {p.name: (stamp(p), p.read_bytes()) for p in found}
+
+
+def test_added_images_make_only_their_own_records(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 6), tmp_path / "records"
+    assert "since the last time" not in str(run(source, folder))
+    before = files_of(folder)
+    for i in range(5):
+        cv2.imwrite(str(source / f"a/00{i}_new.png"), picture(50 + i))
+    (source / "a/002_new.png").write_bytes(b"")  # one that cannot be used
+    summary = run(source, folder)
+    assert "5 new since the last time" in str(summary)
+    assert (summary.shards, summary.finished, summary.images) == (4, 4, 10)
+    assert {name: now for name, now in files_of(folder).items() if name in before} == before
+    assert ids(folder)[2:] == [
+        ["a/000_new.png", "a/001_new.png", "a/003_new.png"],
+        ["a/004_new.png"],
+    ]
+    assert schema.shard_name(2, 4) in files_of(folder)
+    found = {r.id: schema.encode(r) for r in schema.read_records(folder)}
+    run(source, tmp_path / "anew")
+    assert found == {r.id: schema.encode(r) for r in schema.read_records(tmp_path / "anew")}
+    now = files_of(folder)
+    assert "since" not in str(run(source, folder))
+    assert files_of(folder) == now
+
+
+@pytest.mark.parametrize("how", ["other size", "same size", "same size and times"])
+def test_a_changed_image_makes_its_shard_anew_and_no_other(how, tmp_path):
+    source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
+    path = source / "a/005.jpg"
+    path.write_bytes(path.read_bytes() + bytes(9000))
+    run(source, folder)
+    before, held = files_of(folder), ids(folder)
+    size, times = path.stat().st_size, path.stat()
+    content = cv2.imencode(".jpg", picture(77))[1].tobytes()
+    path.write_bytes(content if how == "other size" else content.ljust(size, b"\0"))
+    if how == "same size and times":
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert str(propose.changes(source, folder)) == "1 changed"
+    assert "1 changed since the last time" in str(run(source, folder))
+    now = files_of(folder)
+    assert {name[:11] for name in now if now[name] != before[name]} == {"trees-00000"}
+    assert ids(folder) == held
+    run(source, tmp_path / "anew")
+    assert contents(folder) == contents(tmp_path / "anew")
+
+
+def test_touched_images_are_the_same_by_their_content_and_read_once(tmp_path, monkeypatch):
+    source, folder = make_images(tmp_path / "photos", 6), tmp_path / "records"
+    run(source, folder)
+    before = {name: x for name, x in files_of(folder).items() if name.endswith("array_record")}
+    for path in images.find_images(source):
+        os.utime(path)
+    assert "since" not in str(run(source, folder))
+    now = files_of(folder)
+    assert {name: now[name] for name in before} == before
+    monkeypatch.setattr(plan, "digest", None)  # their stamps are known now
+    run(source, folder)
+    assert files_of(folder) == now
+
+
+def test_gone_images_leave_their_shards(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
+    run(source, folder, shard_size=3)
+    before, held = files_of(folder), ids(folder)
+    (source / held[1][1]).unlink()
+    for id in held[3]:  # a whole shard
+        (source / id).unlink()
+    summary = run(source, folder, shard_size=3)
+    assert f"{1 + len(held[3])} gone since the last time" in str(summary)
+    assert ids(folder) == [held[0], [held[1][0], held[1][2]], held[2], []]
+    now = files_of(folder)
+    assert {name[:11] for name in now if now[name] != before[name]} == {
+        "trees-00001",
+        "trees-00003",
+    }
+    assert (summary.images, summary.finished, summary.shards) == (8, 4, 4)
+    assert run(source, folder, shard_size=3).said == ()
+
+
+def test_an_image_that_has_become_readable_gets_its_record(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 3), tmp_path / "records"
+    add_bad_files(source)
+    assert len(run(source, folder).report.skipped) == 4
+    for name in BAD:
+        cv2.imwrite(str(source / name), picture(5))
+    os.mkfifo(source / "pipe.png")
+    summary = run(source, folder)
+    assert "1 new, 4 changed since" in str(summary)
+    assert summary.report.skipped == [["pipe.png", "not a file"]]
+    (source / "pipe.png").unlink()
+    summary = run(source, folder)
+    assert (summary.images, summary.report.skipped) == (7, [])
+    assert not (folder / "skipped.txt").exists()
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=6), st.integers(1, 5))
+def test_plans_grow_as_a_naive_one(rounds, size):
+    """Every image is in one shard, stays there until it goes, and growing twice changes nothing."""
+    grown = {}
+    for there in rounds:
+        names = [f"{i:02d}" for i in sorted(there)]
+        before, grown = grown, plan.grown(grown, names, size)
+        assert sorted(itertools.chain(*grown.values())) == names
+        assert plan.grown(grown, names, size) == grown
+        assert [int(name[6:11]) for name in grown] == list(range(len(grown)))
+        for name, held in before.items():
+            assert grown[name] == [id for id in held if id in names]
+        old = set().union(*before.values())
+        fresh = [held for name, held in grown.items() if name not in before]
+        new = [id for id in names if id not in old]
+        assert fresh == [new[i : i + size] for i in range(0, len(new), size)]
+
+
+def test_processes_grow_a_folder_together(tmp_path):
+    source = make_images(tmp_path / "photos", 10)
+    for folder in ("one", "three"):
+        run(source, tmp_path / folder)
+    more = make_images(tmp_path / "photos", 22)
+    (source / "a/001.jpg").unlink()
+    run(more, tmp_path / "one")
+    for i in (2, 0, 1):
+        run(more, tmp_path / "three", shard=(i, 3))
+        if i == 2:  # the others' shards of images that have gone are no longer there
+            assert not complete(tmp_path / "three")
+            assert schema.shard_name(0, 3) not in files_of(tmp_path / "three")
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+    index = (tmp_path / "one" / schema.INDEX).read_bytes()
+    assert (tmp_path / "three" / schema.INDEX).read_bytes() == index
+
+
+@pytest.mark.slow
+def test_growing_killed_midway_goes_on_and_leaves_old_records_alone(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 12), tmp_path / "records"
+    run(source, folder, threads=2)
+    before = files_of(folder)
+    (source / "a/001.jpg").unlink()  # in the second shard
+    make_images(tmp_path / "more", 200)
+    (tmp_path / "more").rename(source / "more")
+    killed = subprocess.Popen(
+        command(source, "--records", folder, "--shard=0/1"), stderr=subprocess.DEVNULL
+    )
+    while killed.poll() is None and len(list(folder.glob("*.array_record"))) < 5:
+        time.sleep(0.002)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    with pytest.raises(InputError, match=f"finish with: mis-jax propose {source} --records"):
+        schema.shard_files(folder)
+    subprocess.run(command(source, "--records", folder), capture_output=True, check=True)
+    now, changed = files_of(folder), "trees-00000"
+    assert {name[:11] for name, held in before.items() if now[name] != held} == {changed}
+    assert not list(folder.glob("*.partial"))
+    run(source, tmp_path / "anew")
+    expected = {r.id: schema.encode(r) for r in schema.read_records(tmp_path / "anew")}
+    assert {r.id: schema.encode(r) for r in schema.read_records(folder)} == expected
+
+
+def killing(monkeypatch, at: int):
+    """`write_file`, `unlink` and `publish` raise from the `at`-th call on, as if killed."""
+    calls = iter(range(at))
+
+    def alive(function):
+        def call(*arguments, **options):
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            return function(*arguments, **options)
+
+        return call
+
+    for holder, name in [(plan, "write_file"), (schema, "write_file"), (schema, "publish")]:
+        monkeypatch.setattr(holder, name, alive(getattr(holder, name)))
+    monkeypatch.setattr(Path, "unlink", alive(Path.unlink))
+
+
+def complete(folder) -> bool:
+    try:
+        return bool(schema.shard_files(folder))
+    except InputError as error:
+        if "finish with" not in str(error):
+            raise
+        return False
+
+
+def test_a_folder_is_whole_or_unfinished_after_every_single_change_on_the_disk(tmp_path):
+    """At no moment may it look complete and be neither as before nor as after."""
+    source, folder = make_images(tmp_path / "photos", 9), tmp_path / "records"
+    run(source, folder)
+    shutil.copytree(folder, tmp_path / "first")
+    first = contents(folder)
+    (source / "a/001.jpg").unlink()
+    cv2.imwrite(str(source / "b/000.png"), picture(60))
+    cv2.imwrite(str(source / "new.png"), picture(61))
+    run(source, tmp_path / "records")
+    last = contents(folder)
+    assert first != last
+    for at in range(99):
+        shutil.rmtree(folder)
+        shutil.copytree(tmp_path / "first", folder)
+        with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KeyboardInterrupt):
+            killing(patch, at)
+            run(source, folder)
+            break
+        if complete(folder):
+            assert contents(folder) in (first, last), at
+        run(source, folder)
+        assert contents(folder) == last, at
+    assert 10 < at < 98
+
+
+def make_older(folder: Path, source: Path) -> None:
+    """Makes a records folder what it was before there were plans."""
+    index = json.loads((folder / schema.INDEX).read_text())
+    paths = images.find_images(source)
+    names = zip(images.image_ids(source, paths), paths, strict=True)
+    pairs = "".join(f"{name}\0{path.stat().st_size}\n" for name, path in names)
+    del index["plan"]
+    index["digest"] = hashlib.sha256(pairs.encode()).hexdigest()
+    (folder / schema.INDEX).write_text(json.dumps(index))
+    for path in folder.glob("trees-*.json"):
+        note = json.loads(path.read_text())
+        for name in ("digest", "files", "notes"):
+            del note[name]
+        path.write_text(json.dumps(note))
+
+
+def test_a_folder_of_before_there_were_plans_goes_on(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
+    run(source, folder)
+    before, digest = contents(folder), schema.fingerprint(schema.shard_files(folder))
+    make_older(folder, source)
+    assert schema.fingerprint(schema.shard_files(folder)) == digest  # of the records themselves
+    assert not str(propose.changes(source, folder))
+    shards = {p: stamp(p) for p in folder.glob("*.array_record")}
+    assert f"3 shards {plan.OLDER}" in str(run(source, folder))
+    assert {p: stamp(p) for p in shards} == shards
+    cv2.imwrite(str(source / "new.png"), picture(3))
+    os.utime(source / "a/001.jpg")  # whether its content is the same is not known
+    assert "1 new, 1 changed since" in str(run(source, folder))
+    assert contents(folder)[schema.shard_name(1, 3)] == before[schema.shard_name(1, 3)]
+    assert len(list(schema.read_records(folder))) == 11
+
+
+def test_a_folder_of_before_there_were_plans_of_other_images_is_refused(tmp_path):
+    source, folder = make_images(tmp_path / "photos", 5), tmp_path / "records"
+    run(source, folder)
+    make_older(folder, source)
+    before = files_of(folder)
+    cv2.imwrite(str(source / "new.png"), picture(3))
+    with pytest.raises(InputError, match=r"older mis_jax with other images \(5 then, 6 now"):
+        run(source, folder)
+    assert files_of(folder) == before
+
+
+def test_a_damaged_shard_is_deleted_and_made_again_alone(tmp_path):
+    """What the messages say: delete the shard and propose again."""
+    source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
+    run(source, folder)
+    before, shard = files_of(folder), folder / schema.shard_name(1, 3)
+    shard.write_bytes(shard.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"00001-of-00003.*delete it and propose again"):
+        list(schema.read_records(folder))
+    shard.unlink()
+    assert run(source, folder).said == ()
+    now = files_of(folder)
+    assert {name: content for name, (_, content) in now.items() if "json" not in name} == {
+        name: content for name, (_, content) in before.items() if "json" not in name
+    }
+    assert {name[:11] for name in now if now[name] != before[name]} == {"trees-00001"}
+
+
+# ---- what is no photo
+
+
+def test_masks_beside_the_photos_are_left_out_and_counted(tmp_path):
+    for folder, suffix in (("JPEGImages", ".jpg"), ("SegmentationClass", ".png")):
+        (tmp_path / "voc" / folder).mkdir(parents=True)
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / "voc" / folder / f"{i}{suffix}"), picture(i))
+    summary = run(tmp_path / "voc", tmp_path / "records")
+    assert ids(tmp_path / "records") == [[f"JPEGImages/{i}.jpg" for i in range(3)]]
+    assert (
+        "left out 3: a mask, in SegmentationClass beside the photos (SegmentationClass/0.png)"
+        in (str(summary))
+    )
+    alone = run(tmp_path / "voc/SegmentationClass", tmp_path / "alone")  # as the user says
+    assert (alone.images, alone.said) == (3, ())
+
+
+def test_older_records_lose_their_masks(tmp_path):
+    for folder in ("images", "masks"):
+        (tmp_path / "set" / folder).mkdir(parents=True)
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / "set" / folder / f"{i}.png"), picture(i))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(propose, "mask_files", lambda paths: {})
+        run(tmp_path / "set", tmp_path / "records")
+    make_older(tmp_path / "records", tmp_path / "set")
+    assert "3 gone since" in str(run(tmp_path / "set", tmp_path / "records"))
+    assert list(itertools.chain(*ids(tmp_path / "records"))) == [
+        f"images/{i}.png" for i in range(3)
+    ]
+
+
+def flat(colours: int, seed: int = 0) -> np.ndarray:
+    palette = np.random.default_rng(seed).integers(0, 256, (colours, 3), np.uint8)
+    return palette[np.arange(64 * 64).reshape(64, 64) // 8 % colours]
+
+
+def test_images_that_look_like_masks_get_a_note(tmp_path):
+    source = make_images(tmp_path / "photos", 2)
+    cv2.imwrite(str(source / "bilevel.png"), flat(2))
+    cv2.imwrite(str(source / "classes.png"), flat(8))
+    cv2.imwrite(str(source / "more.png"), flat(9))
+    text = str(run(source, tmp_path / "records"))
+    assert "2 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
+
+
+def test_blank_images_are_skipped(tmp_path):
+    source = make_images(tmp_path / "photos", 2)
+    for name, value in (("white.png", 255), ("black.jpg", 0)):
+        cv2.imwrite(str(source / name), np.full((64, 64, 3), value, np.uint8))
+    summary = run(source, tmp_path / "records")
+    reason = "blank: every pixel is nearly alike"
+    assert summary.report.skipped == [["black.jpg", reason], ["white.png", reason]]
+    assert summary.images == 2

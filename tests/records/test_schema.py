@@ -1,5 +1,6 @@
 """Records and their shards: exact round trips, strictness, atomicity."""
 
+import json
 import os
 import subprocess
 import sys
@@ -116,7 +117,8 @@ def test_shards_are_read_in_order(tmp_path):
     assert [schema.encode(r) for r in schema.read_records(tmp_path)] == data
     source = ArrayRecordDataSource(schema.shard_files(tmp_path))  # as the loader reads them
     assert [source[i] for i in range(len(source))] == data
-    assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, paths))
+    notes = [schema.note_path(path) for path in paths]
+    assert sorted(tmp_path.iterdir()) == sorted([*map(Path, paths), *notes])
 
 
 def test_folders_without_records(tmp_path):
@@ -135,6 +137,72 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     write(tmp_path, 0, 2, [])
     with pytest.raises(InputError, match="mixes"):
         schema.shard_files(tmp_path)
+
+
+def test_shards_of_a_folder_that_has_grown_are_one_run_s(tmp_path):
+    paths = [write(tmp_path, 0, 1, [b"a"]), write(tmp_path, 1, 3, [b"b"])]
+    with pytest.raises(InputError, match="mixes"):
+        schema.shard_files(tmp_path)
+    paths.append(write(tmp_path, 2, 3, [b"c"]))
+    assert schema.shard_files(tmp_path) == paths
+    index = {"shards": 3, "plan": {Path(path).name: [] for path in paths}}
+    (tmp_path / schema.INDEX).write_text(json.dumps(index))
+    assert schema.shard_files(tmp_path) == paths
+    write(tmp_path, 2, 4, [b"d"])
+    with pytest.raises(InputError, match="mixes"):
+        schema.shard_files(tmp_path)
+
+
+def test_the_fingerprint_is_of_the_records_and_their_order(tmp_path):
+    def made(name, *shards):
+        (tmp_path / name).mkdir()
+        paths = [write(tmp_path / name, i, len(shards), data) for i, data in enumerate(shards)]
+        return schema.fingerprint(paths), paths
+
+    one, paths = made("one", [b"a", b"b"], [b"c"])
+    assert made("again", [b"a", b"b"], [b"c"])[0] == one
+    others = [
+        made("order", [b"b", b"a"], [b"c"])[0],
+        made("shards", [b"c"], [b"a", b"b"])[0],
+        made("cut", [b"ab"], [b"c"])[0],
+        made("less", [b"a", b"b"], [])[0],
+        made("other", [b"a", b"B"], [b"c"])[0],
+    ]
+    assert len({one, *others}) == 6
+    _, elsewhere = made("elsewhere", [b"a", b"other"], [b"c"])
+    Path(elsewhere[0]).rename(paths[0])  # without the file beside it
+    assert schema.fingerprint(paths) == schema.fingerprint(
+        made("same", [b"a", b"other"], [b"c"])[1]
+    )
+    write(tmp_path / "one", 0, 2, [b"a", b"b"])
+    for path in paths:  # as older ones are
+        schema.note_path(path).unlink()
+    assert schema.fingerprint(paths) == one
+    Path(paths[1]).write_bytes(b"")
+    with pytest.raises(InputError, match=r"00001-of-00002.*damaged"):
+        schema.fingerprint(paths)
+
+
+FEW = """
+import resource, sys
+from mis_jax.records.schema import open_shard
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+kept = []
+try:
+    for _ in range(99):
+        kept.append(open_shard(sys.argv[1]))
+except ValueError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_too_many_open_files_are_no_damage(tmp_path):
+    path = write(tmp_path, 0, 1, [b"one"])
+    run = subprocess.run([sys.executable, "-c", FEW, path], capture_output=True, text=True)
+    assert run.stdout == (
+        f"InputError {path} cannot be opened (Too many open files); this process may open 64: "
+        "raise that with ulimit -n.\n"
+    ), run.stderr
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "payload"])
@@ -171,8 +239,10 @@ def test_commit_clears_what_killed_runs_left(tmp_path):
     name, other = schema.shard_name(0, 2), schema.shard_name(1, 2)
     (tmp_path / f"{name}.0123abcd.partial").write_bytes(b"half")
     (tmp_path / f"{other}.0123abcd.partial").write_bytes(b"of another process")
-    write(tmp_path, 0, 2, [b"one"])
-    assert sorted(os.listdir(tmp_path)) == [name, f"{other}.0123abcd.partial"]
+    (tmp_path / f"{Path(name).stem}.json.0123abcd.partial").write_bytes(b"half")
+    path = write(tmp_path, 0, 2, [b"one"])
+    note = schema.note_path(path).name
+    assert sorted(os.listdir(tmp_path)) == [name, note, f"{other}.0123abcd.partial"]
 
 
 def test_folders_that_cannot_be_written(tmp_path):

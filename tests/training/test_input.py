@@ -1,6 +1,11 @@
 """input.py: the stream over real shards in a temporary folder."""
 
 import dataclasses
+import gc
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -12,7 +17,7 @@ from mis_jax import config
 from mis_jax.errors import InputError
 from mis_jax.proposals import tree
 from mis_jax.records import schema
-from mis_jax.training import input
+from mis_jax.training import empty_targets, input
 
 COUNT = 11  # records, in shards of 6 and 5
 PATCH = 8
@@ -245,6 +250,141 @@ def test_a_cut_shard_is_named(tmp_path):
     Path(files[1]).write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match="00001-of-00002"):
         make_stream(files)
+
+
+def write_many(folder, count: int) -> list[str]:
+    """Shards of one record each."""
+    folder.mkdir(exist_ok=True)
+    for shard in range(count):
+        with schema.ShardWriter(folder / schema.shard_name(shard, count)) as writer:
+            writer.write(schema.encode(make_record(shard)))
+            writer.commit()
+    return schema.shard_files(folder)
+
+
+def opened(folder) -> list[str]:
+    """The files of a folder that this process has open."""
+    links = [os.path.join("/proc/self/fd", name) for name in os.listdir("/proc/self/fd")]
+    files = [os.readlink(link) for link in links if os.path.lexists(link)]
+    return [file for file in files if file.startswith(str(folder))]
+
+
+def test_few_shards_are_open_and_threads_share_them(tmp_path, monkeypatch):
+    files = write_many(tmp_path, 12)
+    alone = take(files, 6)
+    monkeypatch.setattr(input, "OPEN", 3)
+    gc.collect()  # the readers of the stream above
+    source = input.Source(files)
+    order = np.random.default_rng(0).integers(0, 12, 400)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: source[i].record.id, order))
+    assert found == [f"{i}.png" for i in order]
+    assert len(opened(tmp_path)) == 3
+    for a, b in zip(alone, take(files, 6, threads=4), strict=True):
+        assert_equal(a, b)
+
+
+LIMITED = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+from mis_jax.records import schema
+from mis_jax.training import empty_targets, input
+source = input.Source(schema.shard_files(sys.argv[1]))
+with ThreadPoolExecutor(8) as pool:
+    ids = list(pool.map(lambda i: source[i % len(source)].record.id, range(3 * len(source))))
+assert ids == 3 * [f"{i}.png" for i in range(len(source))], ids
+assert [record.id for record in schema.read_records(sys.argv[1])] == ids[: len(source)]
+held = []
+try:
+    while True:
+        held.append(open(sys.argv[0]))
+except OSError:
+    pass
+try:
+    [source[i] for i in range(len(source))]
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_more_shards_than_the_process_may_open(tmp_path):
+    """And where others leave none, that is said, not that the records are damaged."""
+    write_many(tmp_path / "records", 110)
+    script = tmp_path / "script.py"
+    script.write_text(LIMITED)
+    words = [sys.executable, script, tmp_path / "records"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert "Too many open files" in run.stdout, run.stderr
+    assert "may open 64: raise that with ulimit -n" in run.stdout
+    assert "damaged" not in run.stdout
+
+
+# ---- empty targets
+
+
+def write_photos(folder, *sides: int) -> list[str]:
+    """Records of noise, square, of patches of 4 pixels."""
+    records = []
+    for number, side in enumerate(sides):
+        rng = np.random.default_rng(number)
+        image = rng.integers(0, 256, (side, side, 3), np.uint8)
+        encoded = cv2.imencode(".png", image)[1].tobytes()
+        features = rng.normal(size=(side // 4, side // 4, 3)).astype(np.float32)
+        records.append(schema.Record(f"{side}.png", encoded, side, side, tree.build_tree(features)))
+    folder.mkdir()
+    return write_shards(folder, records)
+
+
+def test_targets_that_are_looked_at_are_those_of_the_stream(files, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        input.empty_targets, "describe", lambda targets, *_: seen.extend(targets) or "a line"
+    )
+    said = []
+    make_stream(files, say=said.append).close()
+    assert said == ["a line"]
+    assert len(seen) == 256
+    batches = take(files, 64)  # of 4
+    pixels = np.concatenate([batch["mask"].sum((1, 2)) for batch in batches])
+    names = [f"{i}.png" for batch in batches for i in batch["index"]]
+    assert [t.pixels for t in seen] == pixels.tolist()
+    assert [t.id for t in seen] == names
+    sizes = {item.id: (item.height, item.width) for item in map(make_record, range(COUNT))}
+    assert all(t.size == sizes[t.id] for t in seen)
+
+
+def test_small_photos_are_named_before_training(tmp_path):
+    """The share is that of the stream; 80 pixels are 14 % of a photo of 24 pixels a side."""
+    files = write_photos(tmp_path / "small", 24, 24, 200, 200)
+    said = []
+    make_stream(files, say=said.append, crop=256).close()
+    masks = np.concatenate([b["mask"] for b in take(files, 64, crop=256)])
+    share = (~masks.any((1, 2))).mean()
+    assert 0.05 < share < 0.5
+    (line,) = said
+    assert line.startswith(f"{share:.0%} of the first 256 targets are empty, their objects")
+    assert "min_object_area=80 pixels in the crop, mostly of images under 64 pixels, such" in line
+    assert (
+        "such as 24.png (24 x 24 pixels): leave these images out, enlarge them, or lower it" in line
+    )
+    make_stream(write_photos(tmp_path / "large", 200, 256), say=said.append, crop=256).close()
+    assert len(said) == 1
+
+
+def test_nothing_but_empty_targets_ends_the_run(tmp_path):
+    files = write_photos(tmp_path / "photos", 24, 32)
+    with pytest.raises(InputError, match=r"100% of the first 256 targets .*min_object_area=9999"):
+        make_stream(files, min_object_area=9999, say=print)
+
+
+def test_crops_that_are_empty_by_intention_are_not_reported():
+    looked = [empty_targets.Target("a", (99, 99), pixels) for pixels in [0] * 30 + [500] * 70]
+    assert empty_targets.describe(looked, 80, 0.3) == ""
+    assert "30% of the first 100" in empty_targets.describe(looked, 80, 0.29)
+    assert empty_targets.describe(looked[29:], 80, 0.02) == ""  # one of 71
+    assert "mostly of images under" not in empty_targets.describe(looked, 80, 0.0)
 
 
 def test_what_cannot_be_shared_is_told(files):

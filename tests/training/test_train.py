@@ -1,7 +1,9 @@
 import contextlib
 import json
 import os
+import pathlib
 import re
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,8 @@ import pytest
 import tiny_run
 from orbax.checkpoint import v1 as ocp
 
-from mis_jax import config
+from mis_jax import config, records
+from mis_jax.datasets import scenes, stamp
 from mis_jax.errors import InputError
 from mis_jax.models import loading
 from mis_jax.training import initial, losses, sharding, train, train_step
@@ -316,6 +319,88 @@ def test_a_resumed_run_keeps_its_settings(loop, tmp_path):
         loop(tmp_path, **{"optim.lr": 0.1})
     assert loading.read_config(tmp_path).optim.lr == 1e-3
     assert metrics_of(tmp_path) == before
+
+
+def other_records(folder, count: int = 6):
+    """Records of other images, of which there may be as many."""
+    scenes.write_benchmark(folder, count, size=(64, 80))
+    return tiny_run.propose_images(folder / "images", folder / "records")
+
+
+def train_on(files, folder, monkeypatch, **fields):
+    monkeypatch.setattr(train, "make_step", arithmetic(lambda step, loss: loss))
+    return train.train(files, folder, tiny_config(**fields))
+
+
+def test_a_resumed_run_keeps_its_records(loop, files, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    loop(run, **{"optim.steps": 2})
+    before, kept = metrics_of(run), (run / "records.json").read_text()
+    assert json.loads(kept)["records"] == 6
+    others = other_records(tmp_path / "other")
+    said = (
+        rf"{run} was trained on other records, 6 of .*, and now they are 6 of {tmp_path}/other/rec"
+    )
+    with pytest.raises(InputError, match=said + r".*config\.model\.start="):
+        train_on(others, run, monkeypatch, **{"optim.steps": 4})
+    assert (metrics_of(run), (run / "records.json").read_text()) == (before, kept)
+    shutil.copytree(pathlib.Path(files[0]).parent, tmp_path / "moved")
+    moved = records.shard_files(tmp_path / "moved")
+    train_on(moved, run, monkeypatch, **{"optim.steps": 4})
+    assert [m["step"] for m in metrics_of(run)] == [1, 2, 3, 4]
+
+
+def test_a_run_without_a_checkpoint_may_change_its_records(loop, tmp_path, monkeypatch):
+    def killed(step, loss):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop(tmp_path / "run", killed)
+    others = other_records(tmp_path / "other", 3)
+    train_on(others, tmp_path / "run", monkeypatch, **{"optim.steps": 1})
+    assert json.loads((tmp_path / "run/records.json").read_text())["records"] == 3
+
+
+def test_an_older_run_says_so_and_keeps_its_records_from_then_on(
+    loop, tmp_path, capsys, monkeypatch
+):
+    loop(tmp_path, **{"optim.steps": 2})
+    kept = (tmp_path / "records.json").read_text()
+    (tmp_path / "records.json").unlink()
+    capsys.readouterr()
+    loop(tmp_path, **{"optim.steps": 4})
+    assert "does not say which records it was trained on; from now on it does: 6 of" in (
+        capsys.readouterr().out
+    )
+    assert (tmp_path / "records.json").read_text() == kept
+    (tmp_path / "records.json").write_text("{")
+    with pytest.raises(InputError, match=r"records\.json is damaged"):
+        loop(tmp_path, **{"optim.steps": 5})
+
+
+def test_images_that_have_changed_are_not_proposed_into_a_run_s_records(tmp_path, monkeypatch):
+    """Before the first checkpoint they are; after it nothing is touched."""
+    scenes.write_benchmark(tmp_path, 6, size=(64, 64))
+    source, run, c = tmp_path / "images", tmp_path / "run", tiny_config()
+    first = train.shards(str(source), run, c)
+    scenes.write_benchmark(tmp_path / "more", 1, size=(64, 96))
+    picture = next((tmp_path / "more/images").iterdir())
+    shutil.copy(picture, source / "new1.png")
+    files = train.shards(str(source), run, c)
+    assert files[:-1] == first
+    train_on(files, run, monkeypatch, **{"optim.steps": 2})
+    assert train.shards(str(source), run, c) == files
+    before = {path: stamp(path) for path in run.rglob("*") if path.is_file()}
+    shutil.copy(picture, source / "new2.png")
+    sorted(source.iterdir())[0].unlink()
+    with pytest.raises(
+        InputError, match=r"images has changed since .* \(1 new, 1 gone\); give "
+    ) as e:
+        train.shards(str(source), run, c)
+    assert f"--config.model.start={run}" in str(e.value)
+    assert f"give {run}/records in its place" in str(e.value)
+    assert {path: stamp(path) for path in run.rglob("*") if path.is_file()} == before
+    assert train.shards(str(run / "records"), run, c) == files
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2e3])

@@ -1,0 +1,142 @@
+"""Images -> features -> merge trees -> records, each step overlapping the others; and why not."""
+
+import collections
+import functools
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mis_jax import features
+from mis_jax.datasets import Notes, Reading, images, stamp
+from mis_jax.errors import InputError
+from mis_jax.proposals import build_tree
+from mis_jax.records import plan, schema
+from mis_jax.records.report import Report, describe
+
+BLANK = "blank: every pixel is nearly alike"
+FLAT = "looks like a mask: few flat colours"
+FEW_COLOURS = 8  # at most so many
+_BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
+
+
+class Item(NamedTuple):
+    """One image on its way: filled from left to right."""
+
+    shard: int
+    id: str
+    path: Path
+    file: list | None = None  # what the shard's note keeps of its file
+    reason: str = ""  # why it is skipped
+    encoded: bytes = b""  # what the record keeps; after merging, the record
+    image: np.ndarray | None = None
+    notes: Notes = ()  # what is odd about the file
+    features: np.ndarray | None = None
+    report: Report | None = None
+
+
+def records_of(
+    items: Iterable[Item],
+    extractor: features.Extractor,
+    max_side: int,
+    batch_size: int,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    reading: Reading,
+) -> Iterator[Item]:
+    """Decodes, extracts and merges, each overlapping the others; yields in the order of `items`."""
+    load = functools.partial(_load, max_side=max_side, reading=reading)
+    if not extractor.device:
+
+        def work(item: Item) -> Item:
+            return _merge(next(_extract_batch([load(item)], extractor)))
+
+        return _in_order(pool, work, items, 2 * threads)
+    call = _BATCHES * batch_size * jax.local_device_count()
+    loaded = _in_order(pool, load, items, threads + call)
+    return _in_order(pool, _merge, _extract(loaded, extractor, call), threads + call)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable, items: Iterable, ahead: int
+) -> Iterator:
+    """Like map over the threads of `pool`, with at most `ahead` items begun and not yet taken."""
+    window: collections.deque[Future] = collections.deque()
+    for item in items:
+        window.append(pool.submit(function, item))
+        if len(window) >= ahead:
+            yield window.popleft().result()
+    while window:
+        yield window.popleft().result()
+
+
+def _load(item: Item, max_side: int, reading: Reading) -> Item:
+    seen = stamp(item.path)
+    try:
+        prepared = images.prepare(item.path, max_side, reading)
+    except InputError as error:
+        reason, read = str(error).removeprefix(f"{item.path}: "), ""
+    else:
+        reason = BLANK if images.is_blank(prepared.image) else ""
+        read = prepared.digest
+    file = plan.file_note(item.id, item.path, read, seen)
+    if reason:
+        return item._replace(reason=reason, file=file)
+    encoded, image = prepared.encoded, prepared.image
+    notes = (*prepared.notes, *([FLAT] if looks_flat(image) else []))
+    return item._replace(encoded=encoded, image=image, notes=notes, file=file)
+
+
+def looks_flat(image: np.ndarray) -> bool:
+    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
+    return _colours(image, 8) <= FEW_COLOURS and _colours(image, 64) <= FEW_COLOURS
+
+
+def _colours(image: np.ndarray, most: int) -> int:
+    """Different colours of `most` x `most` pixels, spread over the image; a few tell most."""
+    rows, cols = (np.linspace(0, n - 1, min(n, most)).astype(int) for n in image.shape[:2])
+    seen = image[rows[:, None], cols].astype(np.int32)
+    return len(np.unique(seen @ (1 << 16, 1 << 8, 1)))
+
+
+def _extract(items: Iterable[Item], extractor: features.Extractor, call: int) -> Iterator[Item]:
+    """Adds features, `call` images at once; no call crosses shards, so resumed runs repeat them."""
+    for _, group in itertools.groupby(items, key=lambda item: item.shard):
+        batch, readable = [], 0
+        for item in group:
+            batch.append(item)
+            readable += not item.reason
+            if readable == call:
+                yield from _extract_batch(batch, extractor)
+                batch, readable = [], 0
+        yield from _extract_batch(batch, extractor)
+
+
+def _extract_batch(batch: list[Item], extractor: features.Extractor) -> Iterator[Item]:
+    pictures = [item.image for item in batch if item.image is not None]
+    found = iter(extractor(pictures) if pictures else [])
+    for item in batch:
+        yield item if item.reason else item._replace(features=next(found))
+
+
+def _merge(item: Item) -> Item:
+    if item.reason:
+        return item
+    assert item.features is not None
+    assert item.image is not None
+    tree = build_tree(item.features, overwrite=True)
+    height, width = item.image.shape[:2]
+    record = schema.Record(item.id, item.encoded, height, width, tree)
+    return Item(
+        item.shard,
+        item.id,
+        item.path,
+        item.file,
+        encoded=schema.encode(record),
+        notes=item.notes,
+        report=describe(tree),
+    )

@@ -114,6 +114,9 @@ def test_palettes_of_greys_are_greys(tmp_path):
     white = palette(tmp_path / "b.png", rows(0, 255, 0), ramp)
     assert by_rows(read(white)) == [0, 1, 0, 0, 0, 0]
     assert masks.list_ids(white) == {"255": 255}
+    trimap = palette(tmp_path / "d.png", rows(0, 128, 255, 0), ramp)
+    assert by_rows(read(trimap)) == [0, -1, 1, 0, 0, 0]
+    assert masks.list_ids(trimap) == {"128": 128, "255": 255}
     labels = palette(tmp_path / "c.png", rows(0, 1, 255, 0), ramp)
     assert by_rows(read(labels)) == [0, 1, -1, 0, 0, 0]
     assert masks.list_ids(labels) == {"1": 1}

@@ -111,8 +111,9 @@ def _voids(plane: Plane, found: np.ndarray) -> list[int]:
     if plane.palette is None:
         there = plane.kind == "colour" and plane.most == 255 and _VOC_BORDER in found
         return [_VOC_BORDER] if there else []
-    if found.tolist() == [0, VOID] and _greys(found, plane.palette) is not None:
-        return []  # black and white
+    greys = _greys(found, plane.palette)
+    if greys is not None and (greys == found).all():
+        return []  # no indices
     known = (int(index) for index in found if index < len(plane.palette))
     border = (k for k in known if k != VOID and tuple(plane.palette[k]) == _VOC_BORDER_RGB)
     return [*border, *([VOID] if VOID in found else [])]
@@ -182,7 +183,7 @@ def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
     """The greys of the indices `found`, if they mean more than the indices; else None.
 
     A palette that is no more than the ramp of greys says nothing of its indices, unless they are
-    the black and white of a mask.
+    the greys of a mask: black, 128 and white.
     """
     if found[-1] >= len(palette):
         return None
@@ -190,7 +191,8 @@ def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
     if (colours != colours[:, :1]).any():
         return None
     greys = colours[:, 0]
-    return None if (greys == found).all() and not set(greys.tolist()) <= {0, 255} else greys
+    ramp = (greys == found).all() and not set(greys.tolist()) <= {0, NOT_COUNTED, 255}
+    return None if ramp else greys
 
 
 def _by_colour(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:

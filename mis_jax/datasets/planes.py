@@ -60,18 +60,18 @@ def read_plane(path: Path) -> Plane:
         raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
 
 
-def check_size(path: Path) -> None:
-    """For decoders that would make room for any number of pixels.
+def check_file(path: Path) -> None:
+    """For decoders that would make room for whatever a damaged file says that it holds.
 
     Raises:
-        InputError: the header of the file says too many.
+        InputError: the header or a chunk of a PNG is damaged, or there are too many pixels.
     """
     try:
-        Image.open(path).close()
+        Image.open(path).verify()
     except Image.DecompressionBombError as error:
         raise InputError(f"the mask {path} cannot be read; {_too_many(error)}") from error
-    except Exception:  # not for Pillow
-        return
+    except Exception as error:
+        raise InputError(f"the mask {path} cannot be read; save it as PNG") from error
 
 
 def values(pixels: np.ndarray) -> np.ndarray:
@@ -107,8 +107,11 @@ def _by_pillow(data: bytes) -> Plane | None:
     orientation = picture.getexif().get(_ORIENTATION, 1)
     if bits > 8 and picture.format == "TIFF" and picture.mode in ("RGB", "RGBA"):
         return None  # Pillow has the high bytes only, of PNG as well
+    if picture.format == "TIFF" and not _covered(picture):
+        raise InputError("cannot be read: it is cut off; save it as PNG")
     picture.load()
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
+        Image.open(io.BytesIO(data)).verify()
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None  # Pillow has read it
         plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
@@ -124,6 +127,13 @@ def _by_pillow(data: bytes) -> Plane | None:
         if plane.alpha is not None:
             plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
     return plane._replace(orientation=orientation, lossy=picture.format in _LOSSY)
+
+
+def _covered(picture: Image.Image) -> bool:
+    """Whether the strips or tiles of a TIFF reach its last row and column."""
+    tiles = [tile[1] for tile in picture.tile]  # type: ignore[attr-defined]
+    right, bottom = (max(tile[k] for tile in tiles) for k in (2, 3))
+    return (right, bottom) == picture.size or (bottom, right) == picture.size
 
 
 def _bits(picture: Image.Image, data: bytes) -> int:

@@ -1,13 +1,12 @@
 """The masks of GrabCut, Berkeley and DAVIS, read to the number as the published code reads them."""
 
-import contextlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from mis_jax.datasets.masks import Mask
-from mis_jax.datasets.planes import check_size, values
+from mis_jax.datasets.planes import check_file, values
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
 
@@ -31,11 +30,11 @@ def read_davis(path: Path, reading: Reading) -> Mask:
 
 def _opencv(path: Path) -> np.ndarray:
     """uint8 [H, W, 3], blue first, as `cv2.imread` reads an image."""
-    pixels = None
-    with contextlib.suppress(cv2.error, OSError):
-        data = np.fromfile(path, np.uint8)
-        check_size(path)
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+    check_file(path)
+    try:
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (cv2.error, OSError):
+        pixels = None
     if pixels is None:
         raise InputError(f"the mask {path} cannot be read; save it as PNG")
     return pixels

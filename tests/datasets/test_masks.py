@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from mis_jax.datasets import masks
@@ -112,6 +114,9 @@ def test_palettes_of_greys_are_greys(tmp_path):
     white = palette(tmp_path / "b.png", rows(0, 255, 0), ramp)
     assert by_rows(read(white)) == [0, 1, 0, 0, 0, 0]
     assert masks.list_ids(white) == {"255": 255}
+    trimap = palette(tmp_path / "d.png", rows(0, 128, 255, 0), ramp)
+    assert by_rows(read(trimap)) == [0, -1, 1, 0, 0, 0]
+    assert masks.list_ids(trimap) == {"128": 128, "255": 255}
     labels = palette(tmp_path / "c.png", rows(0, 1, 255, 0), ramp)
     assert by_rows(read(labels)) == [0, 1, -1, 0, 0, 0]
     assert masks.list_ids(labels) == {"1": 1}
@@ -286,6 +291,46 @@ def test_probabilities(tmp_path):
 def test_nothing_above_half(tmp_path):
     path = pillow(tmp_path / "a.png", rows(0, 1))
     assert refused(path, HALF) == "has no object pixel above half, 127; it has 0 and 1"
+
+
+@given(
+    found=st.sets(st.sampled_from([0, 1, 2, 64, 127, 128, 129, 254, 255]), min_size=1),
+    kind=st.sampled_from(["L", "RGB", "P"]),
+    seed=st.integers(0, 9),
+)
+def test_any_set_of_values_is_read_or_refused_as_the_rules_say(tmp_path_factory, found, kind, seed):
+    values = np.array(sorted(found), np.uint8)
+    order = np.random.default_rng(seed).permutation(np.resize(np.arange(len(values)), 30))
+    pixels = values[order].reshape(5, 6)
+    picture = Image.fromarray(pixels)
+    if kind == "P":
+        picture.putpalette(VOC.tobytes())
+    path = tmp_path_factory.mktemp("any") / "a.png"
+    (picture.convert("RGB") if kind == "RGB" else picture).save(path)
+    above = found - {0}
+    if kind == "P" and len(found - {0, 255}) == 1:
+        expected = {**dict.fromkeys(found, 1), 0: 0, 255: -1}
+    elif kind == "P" or (found <= {0, 128} and above):
+        expected = None
+    elif len(above) <= 1 or found == {0, 1, 255}:
+        expected = {**dict.fromkeys(found, 1), 0: 0}
+    elif found in ({0, 128, 255}, {128, 255}):
+        expected = {0: 0, 128: -1, 255: 1}
+    else:
+        expected = None
+    if len(found) == 2 and 0 not in found and found != {128, 255} and kind != "P":
+        expected = None
+    if expected is None:
+        words = refused(path)
+        assert "cannot be known" in words or "has no object pixel" in words
+    else:
+        answer = np.vectorize(expected.get)(pixels)
+        np.testing.assert_array_equal(read(path).pixels, answer)
+    ids = {str(v): int(v) for v in values if v and not (kind == "P" and v == 255)}
+    if ids:
+        assert masks.list_ids(path) == ids
+    for id in ids.values():
+        np.testing.assert_array_equal(masks.read_id(path, id).pixels == 1, pixels == id)
 
 
 # ---- what was drawn with soft edges, or once was a JPEG

@@ -1,7 +1,7 @@
 """Which image is in which shard, and what has changed since the shards were made.
 
 The plan is a part of the folder's index (propose.json): shard -> ids of its images, usable or not.
-The file beside each shard says which files it was made of: id, SHA-256 (empty where one could not be
+The file beside each shard says which files it was made of: id, SHA-256 (empty where one cannot be
 read), size and times. A file of the same size and times is the same, as for git; else its digest
 decides.
 """

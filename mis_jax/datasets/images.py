@@ -2,7 +2,6 @@
 
 import collections
 import glob
-import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -45,7 +44,6 @@ class Prepared(NamedTuple):
     encoded: bytes
     image: np.ndarray  # uint8 [H, W, 3] RGB, `decode(encoded)`
     notes: Notes = ()
-    digest: str = ""  # SHA-256 of the file
 
 
 def find_images(source: str | Path) -> list[Path]:
@@ -124,7 +122,9 @@ def read_picture(source: str | Path | bytes, reading: Reading | None = None) -> 
     return Picture(np.asarray(_upright(picture, name)), _orientation(picture))
 
 
-def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> Prepared:
+def prepare(
+    path: str | Path, max_side: int, reading: Reading | None = None, data: bytes | None = None
+) -> Prepared:
     """The bytes that a record keeps of an image file, and what they decode to.
 
     An upright 8-bit RGB or grey JPEG or PNG of at most `max_side` pixels (0: any size) is kept byte
@@ -135,13 +135,13 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
       path: the file.
       max_side: pixels.
       reading: as `read_picture` takes it.
+      data: the bytes of the file, if they have been read.
 
     Raises:
       InputError: names the file and why it cannot be used.
     """
     name = str(path)
-    data = _read(path)
-    digest = hashlib.sha256(data).hexdigest()
+    data = read_file(path) if data is None else data
     picture = _load(data, name)
     if not _storable(picture, data) or 0 < max_side < max(picture.size):
         suffix = ".jpg" if picture.format in ("JPEG", "MPO") else ".png"
@@ -150,7 +150,7 @@ def prepare(path: str | Path, max_side: int, reading: Reading | None = None) -> 
     if min(image.shape[:2]) < MIN_SIDE:
         height, width = image.shape[:2]
         raise InputError(f"{name}: too small: {width}x{height} pixels, at least {MIN_SIDE} a side")
-    return Prepared(data, image, digest=digest)
+    return Prepared(data, image)
 
 
 def decode(encoded: bytes, name: str = "the stored image") -> np.ndarray:
@@ -220,7 +220,8 @@ def _read_list(path: Path) -> list[Path]:
     return found
 
 
-def _read(path: str | Path) -> bytes:
+def read_file(path: str | Path) -> bytes:
+    """The bytes of a file; `InputError` that names it if it cannot be read."""
     if not os.path.isfile(path):  # a device or pipe would block for ever
         raise InputError(f"{path}: {'not a file' if os.path.lexists(path) else 'does not exist'}")
     try:
@@ -231,7 +232,7 @@ def _read(path: str | Path) -> bytes:
 
 def _load(source: str | Path | bytes, name: str) -> Image.Image:
     """The decoded first frame, not yet rotated or converted."""
-    data = source if isinstance(source, bytes) else _read(source)
+    data = source if isinstance(source, bytes) else read_file(source)
     if not data:
         raise InputError(f"{name}: the file is empty")
     try:

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +16,7 @@ from mis_jax import features
 from mis_jax.datasets import Notes, Reading, images, stamp
 from mis_jax.errors import InputError
 from mis_jax.proposals import build_tree
-from mis_jax.records import plan, schema
+from mis_jax.records import schema
 from mis_jax.records.report import Report, describe
 
 BLANK = "blank: every pixel is nearly alike"
@@ -30,7 +31,7 @@ class Item(NamedTuple):
     shard: int
     id: str
     path: Path
-    file: list | None = None  # what the shard's note keeps of its file
+    file: list | None = None  # id, digest and stamp, kept beside the shard (plan.py)
     reason: str = ""  # why it is skipped
     encoded: bytes = b""  # what the record keeps; after merging, the record
     image: np.ndarray | None = None
@@ -75,19 +76,19 @@ def _in_order(
 
 
 def _load(item: Item, max_side: int, reading: Reading) -> Item:
-    seen = stamp(item.path)
+    seen, digest = stamp(item.path), ""  # stamped first, so that no later change goes unseen
     try:
-        prepared = images.prepare(item.path, max_side, reading)
+        data = images.read_file(item.path)
+        digest = hashlib.sha256(data).hexdigest()
+        encoded, image, notes = images.prepare(item.path, max_side, reading, data)
+        if images.is_blank(image):
+            raise InputError(BLANK)
     except InputError as error:
-        reason, read = str(error).removeprefix(f"{item.path}: "), ""
-    else:
-        reason = BLANK if images.is_blank(prepared.image) else ""
-        read = prepared.digest
-    file = plan.file_note(item.id, item.path, read, seen)
-    if reason:
-        return item._replace(reason=reason, file=file)
-    encoded, image = prepared.encoded, prepared.image
-    notes = (*prepared.notes, *([FLAT] if looks_flat(image) else []))
+        reason = str(error).removeprefix(f"{item.path}: ")
+        return item._replace(reason=reason, file=[item.id, digest, *seen])
+    if looks_flat(image):
+        notes = (*notes, FLAT)
+    file = [item.id, digest, *seen]
     return item._replace(encoded=encoded, image=image, notes=notes, file=file)
 
 

@@ -1,8 +1,9 @@
 """Which image is in which shard, and what has changed since the shards were made.
 
 The plan is a part of the folder's index (propose.json): shard -> ids of its images, usable or not.
-The file beside each shard says which files it was made of: id, digest and stamp. A file of the same
-stamp is the same, as for git; of another stamp, its digest decides.
+The file beside each shard says which files it was made of: id, SHA-256 (empty where one cannot be
+read), size and times. A file of the same size and times is the same, as for git; else its digest
+decides.
 """
 
 import dataclasses
@@ -143,18 +144,6 @@ def begin(
 def made_of(note: dict) -> list[str]:
     """Ids of the images that a shard was made of, as the file beside it says."""
     return [id for id, *_ in note.get("files", [])]
-
-
-def file_note(id: str, path: Path, read: str, seen: Sequence[int]) -> list:
-    """What the file beside a shard keeps of an image file: id, digest, size and times.
-
-    Args:
-      id: of the image.
-      path: its file.
-      read: digest of the bytes that were read; empty if none were, for they are read here then.
-      seen: its stamp before.
-    """
-    return [id, read or digest(path), *seen]
 
 
 def digest(path: Path) -> str:

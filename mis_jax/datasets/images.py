@@ -21,6 +21,7 @@ SUFFIXES = frozenset(s for s, kind in Image.registered_extensions().items() if k
 SUFFIXES |= {".avif", ".heic", ".heif"}  # images as well, and named where they cannot be read
 MIN_SIDE = 16  # pixels; nothing can be learnt from a smaller image
 _ORIENTATION = 0x0112  # EXIF tag
+_BLANK = 8  # levels of 255 between the least and the greatest value; JPEG turns grey into 2 or 3
 
 
 class Picture(NamedTuple):
@@ -173,6 +174,19 @@ def shrink(image: np.ndarray, max_side: int) -> np.ndarray:
         return image
     size = [max(1, round(side * max_side / longest)) for side in (width, height)]
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether uint8 [H, W, C] shows nothing: no channel's values are over 8 levels apart.
+
+    A frame of one colour stays so as JPEG, a fading sky does not become so.
+    """
+
+    def flat(part: np.ndarray) -> bool:
+        values = part.reshape(-1, part.shape[-1])
+        return bool((values.max(0).astype(int) - values.min(0) <= _BLANK).all())
+
+    return flat(image[::16, ::16]) and flat(image)  # a few pixels tell most
 
 
 def _walk(folder: Path) -> Iterator[Path]:

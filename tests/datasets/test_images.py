@@ -246,6 +246,19 @@ def test_decode_refuses_other_bytes():
             images.decode(data)
 
 
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_blank_images_are_told_also_as_jpeg(quality):
+    for colour in [(0, 0, 0), (255, 255, 255), (200, 30, 90), (12, 130, 250)]:
+        flat = Image.new("RGB", (70, 50), colour)
+        assert images.is_blank(images.read_image(encoded(flat, "JPEG", quality=quality)))
+    assert not images.is_blank(images.read_image(encoded(Image.fromarray(picture()), "JPEG")))
+    one = np.full((70, 50, 3), 90, np.uint8)
+    one[33, 21, 2] = 98
+    assert images.is_blank(one)
+    one[33, 21, 2] = 99
+    assert not images.is_blank(one)
+
+
 def touch(folder, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -83,9 +83,10 @@ def _data(values: np.ndarray, nodata: float | None) -> np.ndarray:
     good = np.ones(values.shape[:2], bool)
     for band in np.moveaxis(values, -1, 0):
         if band.dtype.kind == "f":
-            good &= np.abs(band) < _HUGE  # false of NaN
+            good &= np.abs(band) <= min(_HUGE, float(np.finfo(band.dtype).max))  # false of NaN
         if nodata is not None:
-            good &= band != nodata
+            with np.errstate(over="ignore"):
+                good &= band != nodata
     if values.dtype.kind in "if" and good.any():
         chosen = values[good]
         least = float(chosen.min())

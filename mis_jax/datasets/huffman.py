@@ -1,13 +1,19 @@
-"""Walks over the entropy-coded data of a baseline JPEG scan: does it end where its picture does?
+"""Walks over the entropy-coded data of a baseline JPEG scan: do they add up to a picture?
 
-ITU-T T.81, F.2.2. libjpeg warns where data are too few or too many; here codes that no table has,
-coefficients out of a block or out of range, padding and restart markers are looked at too.
+ITU-T T.81, F.2.2. libjpeg warns where data are too few or too many. Here codes that no table has,
+coefficients out of a block, padding and restart markers are looked at too, and whether values of
+0 to 255 can have such coefficients: values of mean m have a variance of at most m (255 - m) (Bhatia
+and Davis), give or take what quantisation rounds and what encoders overshoot to fight ringing.
 """
 
 import numpy as np
 from numba import njit
 
 _FAST = 10  # bits that are looked up at once
+
+# Of a block, 8 times its mean: white is 8 x 255, and mozjpeg overshoots it by 31 levels at most.
+_WHITE = 8.0 * (255 + 31)
+_SLACK = 8.0  # for the rounding of the transform
 
 GOOD, EARLY, CODE, RUN, VALUE, LATE, RESTART = range(7)
 WORDS = {
@@ -62,7 +68,7 @@ def _code(bits, fast, slow, symbols):
 
 
 @njit(nogil=True, cache=True)
-def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, sizes):
+def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, quantisation, sizes):
     """Reads a scan; (one of GOOD ... RESTART, the place of the marker behind it).
 
     Args:
@@ -73,11 +79,11 @@ def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, s
         blocks: int32 [b], the component of each block of a unit.
         tables: int32 [components, 2], the tables of DC and of AC.
         fast, slow, symbols: of all tables, as `fill` fills them: [8, 1024], [8, 17, 3], [8, 256].
-        limits: int32 [components, 2], the least and the greatest DC coefficient.
+        quantisation: int32 [components, 64].
         sizes: uint8 [components, 64], the most bits of an AC coefficient.
     """
     store = bits = fake = 0  # the low `bits` of store are to be read; the last `fake` are made up
-    dc = np.zeros(len(limits), np.int64)
+    dc = np.zeros(len(quantisation), np.int64)
     end = len(data)
     for unit in range(mcus):
         if restart and unit and unit % restart == 0:
@@ -91,6 +97,7 @@ def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, s
             dc[:] = 0
         for component in blocks:
             k = 0
+            energy = error = 0.0
             while k < 64:
                 while bits < 32:
                     value = data[at] if at < end else 0xFF
@@ -121,9 +128,6 @@ def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, s
                         bits -= size
                         value = (store >> bits) & ((1 << size) - 1)
                         dc[component] += value if value >> (size - 1) else value - (1 << size) + 1
-                        now = dc[component]
-                        if now < limits[component, 0] or now > limits[component, 1]:
-                            return VALUE, at
                     k = 1
                 elif size:
                     k += (found & 255) >> 4
@@ -132,6 +136,12 @@ def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, s
                     if size > sizes[component, k]:
                         return VALUE, at
                     bits -= size
+                    value = (store >> bits) & ((1 << size) - 1)
+                    if not value >> (size - 1):
+                        value = (1 << size) - 1 - value
+                    step = quantisation[component, k]
+                    energy += float(value * step) ** 2
+                    error += float(step) ** 2
                     k += 1
                 elif (found & 255) == 0xF0:
                     k += 16
@@ -141,9 +151,28 @@ def walk(data, at, mcus, restart, blocks, tables, fast, slow, symbols, limits, s
                     return CODE, at
                 else:
                     break
+            step = quantisation[component, 0]
+            if not _can_be(1024.0 + dc[component] * step, step / 2 + 1, energy, error):
+                return VALUE, at
         if bits < fake:
             return EARLY, at
     return _finish(data, at, store, bits, fake)
+
+
+@njit(nogil=True, cache=True)
+def _can_be(mean, half, energy, error):
+    """Whether values within 0 to 255 can have these coefficients.
+
+    Args:
+        mean: of the values, times 8; half: what it may be off by.
+        energy: the sum of squares of the other coefficients; error: of their quantisation steps.
+    """
+    if mean < -half or mean > _WHITE + half:
+        return False
+    middle = _WHITE / 2
+    mean = min(mean + half, middle) if mean < middle else max(mean - half, middle)
+    most = np.sqrt(mean * (_WHITE - mean)) + np.sqrt(error) / 2 + _SLACK
+    return energy <= most * most
 
 
 @njit(nogil=True, cache=True)

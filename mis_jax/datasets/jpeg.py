@@ -9,13 +9,18 @@ import numpy as np
 
 from mis_jax.errors import InputError
 
-# Warnings of libjpeg about headers, which say nothing of the pixels.
-_HARMLESS = ("Unknown Adobe color transform", "JFIF major revision", "Invalid SOS parameters")
-_STRANGE = "subsampling level"  # what the TurboJPEG API says of some files that are whole
+# What libjpeg says of headers that say nothing of the pixels, and the TurboJPEG API of samplings
+# that it does not know: such files are left to another reader.
+_HARMLESS = (
+    "Unknown Adobe color transform",
+    "unknown JFIF revision",
+    "Invalid SOS parameters for sequential",
+    "bad ICC marker",
+    "subsampling level",
+)
 _FRAMES = tuple(m for m in range(0xC0, 0xD0) if m not in (0xC4, 0xC8, 0xCC))
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a length
-# Coefficients of 8-bit values are within -1024 and 1024; encoders that fight ringing exceed white.
-_LEAST, _GREATEST = -1024, 1152
+_GREATEST = 1280  # magnitude of a coefficient: 1024, and what encoders overshoot
 
 
 class _Damage(Exception):
@@ -28,7 +33,7 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def decode(data: bytes, name: str) -> np.ndarray | None:
-    """Pixels uint8 [H, W, 3] as stored; None: colours or a sampling that need another reader.
+    """Pixels uint8 [H, W, 3] as stored; None: it needs another reader, such as for CMYK.
 
     Raises:
         InputError: names the file and its damage.
@@ -37,12 +42,11 @@ def decode(data: bytes, name: str) -> np.ndarray | None:
 
     check(data, name)
     try:
-        colours = simplejpeg.decode_jpeg_header(data, strict=False)[2]
-        if colours not in ("CMYK", "YCCK"):
-            return _strict(data, "RGB")
-        _strict(data, "CMYK")
+        if simplejpeg.decode_jpeg_header(data)[2] not in ("CMYK", "YCCK"):
+            return simplejpeg.decode_jpeg(data, "RGB")
+        simplejpeg.decode_jpeg(data, "CMYK")  # for its warnings; Pillow knows how inks are meant
     except ValueError as error:
-        if _STRANGE not in str(error):
+        if not any(words in str(error) for words in _HARMLESS):
             raise InputError(f"{name}: truncated or damaged ({error})") from error
     return None
 
@@ -63,17 +67,6 @@ def lenient(data: bytes) -> np.ndarray | None:
         return simplejpeg.decode_jpeg(data, "RGB", strict=False)
     except ValueError:
         return None
-
-
-def _strict(data: bytes, colours: str) -> np.ndarray:
-    import simplejpeg
-
-    try:
-        return simplejpeg.decode_jpeg(data, colours, strict=True)
-    except ValueError as error:
-        if not any(words in str(error) for words in _HARMLESS):
-            raise
-    return simplejpeg.decode_jpeg(data, colours, strict=False)
 
 
 def _check(data: bytes) -> None:
@@ -171,12 +164,15 @@ class _Tables:
     def add_quantisation(self, body: bytes) -> None:
         """A DQT segment."""
         while body:
-            wide = body[0] >> 4
-            values = np.frombuffer(body[1 : 65 + 64 * wide], ">u2" if wide else np.uint8)
-            if wide > 1 or body[0] & 15 > 3 or len(values) != 64 or not values.all():
+            wide, which = body[0] >> 4, body[0] & 15
+            end = 65 + 64 * wide
+            if wide > 1 or which > 3 or len(body) < end:
                 raise _Damage("a quantisation table that cannot be")
-            self.quantisation[body[0] & 15] = values.astype(np.int32)
-            body = body[65 + 64 * wide :]
+            values = np.frombuffer(body[1:end], ">u2" if wide else np.uint8)
+            if not values.all():
+                raise _Damage("a quantisation table with zeros")
+            self.quantisation[which] = values.astype(np.int32)
+            body = body[end:]
 
     def add_huffman(self, body: bytes) -> None:
         """A DHT segment."""
@@ -213,7 +209,6 @@ def _scan(data: bytes, at: int, body: bytes, frame: _Frame, tables: _Tables) -> 
     if not {row[2] for row in rows} <= tables.quantisation.keys():
         raise _Damage("a quantisation table is missing")
     quantisation = np.stack([tables.quantisation[row[2]] for row in rows])
-    limits = np.stack([_LEAST // quantisation - 1, _GREATEST // quantisation + 1], -1)
     several = count > 1
     blocks = [k for k, (h, v, _) in enumerate(rows) for _ in range(h * v if several else 1)]
     state, at = huffman.walk(
@@ -226,8 +221,8 @@ def _scan(data: bytes, at: int, body: bytes, frame: _Frame, tables: _Tables) -> 
         tables.fast,
         tables.slow,
         tables.symbols,
-        limits[:, 0].astype(np.int32),
-        np.ceil(np.log2(limits[..., 1] + 1)).astype(np.uint8),
+        quantisation,
+        np.ceil(np.log2(_GREATEST // quantisation + 2)).astype(np.uint8),
     )
     if state != huffman.GOOD:
         raise _Damage(huffman.WORDS[state])

@@ -70,8 +70,15 @@ def test_every_combination_is_read_as_it_was_written(
 @pytest.mark.parametrize("tag", range(1, 9))
 @pytest.mark.parametrize(
     ("mode", "compression"),
-    [("L", "raw"), ("RGB", "raw"), ("RGB", "tiff_lzw"), ("P", "tiff_lzw"), ("1", "group4")]
-    + [("1", "raw"), ("CMYK", "tiff_adobe_deflate")],
+    [
+        ("L", "raw"),
+        ("RGB", "raw"),
+        ("RGB", "tiff_lzw"),
+        ("P", "tiff_lzw"),
+        ("1", "raw"),
+        ("1", "group4"),
+        ("CMYK", "tiff_adobe_deflate"),
+    ],
 )
 def test_as_pillow_reads_it(tag, mode, compression):
     image = Image.fromarray(picture())

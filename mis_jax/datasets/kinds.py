@@ -52,14 +52,17 @@ def read(data: bytes, name: str) -> Opened:
         found = tiff.read(data, name)
         if found is not None:
             return Opened(found, "TIFF")
+    chunks = png.check(data, name) if png.is_png(data) else {}
     try:
         with Image.open(io.BytesIO(data), formats=_readable()) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise InputError(f"{name}: more than {MAX_PIXELS} pixels; shrink it")
-            return _opened(picture, data, name)
+            return _opened(picture, data, name, chunks)
     except InputError:
         raise
     except UnidentifiedImageError:
+        if jpeg.is_jpeg(data):
+            jpeg.check(data, name)
         reason = "not an image of a kind that can be read; convert it to JPEG or PNG"
         raise InputError(f"{name}: {reason}") from None
     except Image.DecompressionBombError as error:
@@ -73,7 +76,7 @@ def _readable() -> list[str]:
     return [kind for kind in FORMATS if kind in Image.OPEN]
 
 
-def _opened(picture: Image.Image, data: bytes, name: str) -> Opened:
+def _opened(picture: Image.Image, data: bytes, name: str, chunks: dict) -> Opened:
     kind = picture.format or ""
     orientation = _orientation(picture)
     several = getattr(picture, "n_frames", 1) > 1
@@ -83,7 +86,6 @@ def _opened(picture: Image.Image, data: bytes, name: str) -> Opened:
         found = None if pixels is None else Bands(pixels, 8, 3)
         plain = found is not None
     elif kind == "PNG":
-        chunks = png.check(data, name)
         if chunks[b"IHDR"][8] == 16:
             found = png.deep(data, chunks, name)
         plain = chunks[b"IHDR"][8] == 8 and chunks[b"IHDR"][9] in (0, 2) and b"tRNS" not in chunks

@@ -19,7 +19,8 @@ SPARSE = "parts of it that were never written, drawn black"
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _MASK_ONLY, _CMYK, _YCBCR = range(7)
-_JPEG = 7
+_NONE, _JPEG = 1, 7  # compressions
+_DENSE = 10_000  # bytes that one byte can be after decompression, of anything worth seeing
 _NODATA = 42113  # GDAL's tag
 _ORIENTATION = 274
 
@@ -67,7 +68,10 @@ def _read(file, data: bytes, name: str) -> Bands | None:
         notes = (*notes, SPARSE)
     values = page.asarray(squeeze=False, maxworkers=1).reshape(page.shaped)[:, 0]
     values = np.moveaxis(values, 0, 2).reshape(*values.shape[1:3], -1)
-    return _bands(page, values)._replace(notes=notes)
+    found = _bands(page, values)
+    if found.values.shape[-1] < found.colours:
+        raise InputError(f"{name}: truncated or damaged (it lacks bands of its colours)")
+    return found._replace(notes=notes)
 
 
 def _first(file) -> tuple:
@@ -97,6 +101,10 @@ def _check_segments(page, data: bytes, name: str) -> bool:
     written = sum(bool(count) for count in page.databytecounts)
     if not written:
         raise InputError(f"{name}: it has no data; write it anew")
+    most = sum(page.databytecounts) * (1 if page.compression == _NONE else _DENSE)
+    stored = page.size * int(page.bitspersample) // 8
+    if stored * written // len(page.databytecounts) > most:
+        raise InputError(f"{name}: truncated or damaged (its data are too few)")
     return written < len(page.databytecounts)
 
 
@@ -108,8 +116,9 @@ def _bands(page, values: np.ndarray) -> Bands:
         values, bits, colours = _palette(page, values), 8, 3
     elif page.photometric == _CMYK:
         values, bits, colours = _cmyk(values, bits), 8, 3
-    first = values.shape[-1] - len(extras)
-    alpha = next((first + k for k, kind in enumerate(extras) if kind in (1, 2)), None)
+    if len(extras) != values.shape[-1] - colours:  # it does not say what the others are
+        extras = []
+    alpha = next((colours + k for k, kind in enumerate(extras) if kind in (1, 2)), None)
     nodata = page.tags.valueof(_NODATA)
     return Bands(
         values.astype(np.uint8) if values.dtype == bool else values,
@@ -117,7 +126,7 @@ def _bands(page, values: np.ndarray) -> Bands:
         colours,
         alpha,
         doubtful=True,
-        premultiplied=alpha is not None and extras[alpha - first] == 1,
+        premultiplied=alpha is not None and extras[alpha - colours] == 1,
         inverted=page.photometric == _WHITE_IS_ZERO,
         nodata=_number(nodata),
         orientation=page.tags.valueof(_ORIENTATION) or 1,

@@ -19,8 +19,11 @@ SPARSE = "parts of it that were never written, drawn black"
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
 _WHITE_IS_ZERO, _GREY, _RGB, _PALETTE, _MASK_ONLY, _CMYK, _YCBCR = range(7)
-_NONE, _JPEG = 1, 7  # compressions
-_DENSE = 10_000  # bytes that one byte can be after decompression, of anything worth seeing
+_JPEG = 7
+# Bytes that one byte can become, by compression: none, LZW, Deflate, PackBits; or more than any
+# picture worth seeing does.
+_MOST = {1: 1, 5: 2800, 8: 1040, 32946: 1040, 32773: 64}
+_MOST_ELSE = 10_000
 _NODATA = 42113  # GDAL's tag
 _ORIENTATION = 274
 
@@ -101,7 +104,7 @@ def _check_segments(page, data: bytes, name: str) -> bool:
     written = sum(bool(count) for count in page.databytecounts)
     if not written:
         raise InputError(f"{name}: it has no data; write it anew")
-    most = sum(page.databytecounts) * (1 if page.compression == _NONE else _DENSE)
+    most = sum(page.databytecounts) * _MOST.get(int(page.compression), _MOST_ELSE)
     stored = page.size * int(page.bitspersample) // 8
     if stored * written // len(page.databytecounts) > most:
         raise InputError(f"{name}: truncated or damaged (its data are too few)")

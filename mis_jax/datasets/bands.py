@@ -57,8 +57,7 @@ def picture(bands: Bands, reading: Reading, name: str) -> Picture:
     Raises:
       InputError: names the file, and what it lacks.
     """
-    chosen, alpha, notes = _choose(bands, reading, name)
-    cover = None if alpha is None else _part(bands.values[..., alpha], bands.bits)
+    chosen, cover, notes = _choose(bands, reading, name)
     stored = list(range(bands.values.shape[-1]))
     pixels, odd = eight_bits(
         bands.values if chosen == stored else bands.values[..., chosen],
@@ -77,8 +76,10 @@ def picture(bands: Bands, reading: Reading, name: str) -> Picture:
     return Picture(upright(pixels, orientation), orientation, (*bands.notes, *notes, *odd))
 
 
-def _choose(bands: Bands, reading: Reading, name: str) -> tuple[list[int], int | None, Notes]:
-    """The bands that are shown, the one that is transparency, and what was odd."""
+def _choose(
+    bands: Bands, reading: Reading, name: str
+) -> tuple[list[int], np.ndarray | None, Notes]:
+    """The bands that are shown, how opaque they are (float32 [H, W]), and what was odd."""
     count, colours, alpha = bands.values.shape[-1], bands.colours, bands.alpha
     if reading.bands:
         if max(reading.bands) >= count:
@@ -88,19 +89,18 @@ def _choose(bands: Bands, reading: Reading, name: str) -> tuple[list[int], int |
             )
         return list(reading.bands), None, ()
     notes: Notes = ()
-    if alpha is not None:
-        cover = _part(bands.values[..., alpha], bands.bits)
-        whole = ((cover <= 0) | (cover >= 1)).mean()
+    cover = None if alpha is None else _part(bands.values[..., alpha], bands.bits)
+    if cover is not None:
         if not (cover > 0).any():
-            alpha, notes = None, (HIDDEN,)
-        elif bands.doubtful and whole < 0.5:
-            alpha, notes = None, (TAGGED,)
-    if colours == 1 and count >= 3 and bands.alpha != 1:
+            cover, notes = None, (HIDDEN,)
+        elif bands.doubtful and ((cover <= 0) | (cover >= 1)).mean() < 0.5:
+            cover, notes = None, (TAGGED,)
+    if colours == 1 and count >= 3 and alpha != 1:
         colours, notes = 3, (*notes, NAMELESS)
-    left = set(range(colours, count)) - {bands.alpha}
+    left = set(range(colours, count)) - {alpha}
     if left:
         notes = (*notes, FIRST_OF_GREY if colours == 1 else FIRST_OF_COLOURS)
-    return list(range(colours)), alpha, notes
+    return list(range(colours)), cover, notes
 
 
 def _part(values: np.ndarray, bits: int) -> np.ndarray:
@@ -108,10 +108,13 @@ def _part(values: np.ndarray, bits: int) -> np.ndarray:
     full = (1 << bits) - 1 if bits else 1
     if not bits and values.dtype.kind in "iu":
         full = np.iinfo(values.dtype).max
-    return np.nan_to_num((values / np.float64(full)).astype(np.float32))
+    return np.nan_to_num(values.astype(np.float32) / np.float32(full))
 
 
 def _over_white(pixels: np.ndarray, cover: np.ndarray, premultiplied: bool) -> np.ndarray:
-    share = cover.clip(0, 1)[..., None]
-    colour = pixels if premultiplied else pixels * share
-    return np.round(colour + 255 * (1 - share)).clip(0, 255).astype(np.uint8)
+    through = cover < 1
+    share = cover[through].clip(0, 1)[:, None]
+    colours = pixels[through] * (1 if premultiplied else share) + 255 * (1 - share)
+    pixels = pixels.copy()
+    pixels[through] = np.round(colours).clip(0, 255).astype(np.uint8)
+    return pixels

@@ -103,7 +103,9 @@ def _range(
     """What is black and what is white."""
     if range is not None:
         return *range, ()
-    chosen = values[counted]
+    chosen = values.reshape(-1, values.shape[-1])
+    if not counted.all():
+        chosen = values[counted]
     chosen = chosen[:: 1 + (len(chosen) - 1) // _SAMPLE]
     least, most = float(chosen.min()), float(chosen.max())
     low, high = (float(q) for q in np.percentile(chosen, (0.1, 99.9)))
@@ -122,7 +124,7 @@ def _levels(values: np.ndarray, black: float, white: float, bits: int) -> np.nda
     if bits and (black, white) == (0, (1 << bits) - 1):
         return (values >> (bits - 8)).astype(np.uint8)
     if values.dtype == np.uint16:  # a table is faster
-        return _linear(np.arange(65536), black, white)[values]
+        return np.take(_linear(np.arange(65536), black, white), values, mode="clip")
     levels = np.empty(values.shape, np.uint8)
     rows = max(1, _CHUNK // values[0].size)
     for at in range(0, len(values), rows):

@@ -1,10 +1,15 @@
 """Image files of every kind, made on the spot with Pillow and OpenCV."""
 
 import io
+import subprocess
+import sys
+import tempfile
 
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from image_files import UPRIGHT, encoded, picture, saved
 from PIL import Image, features
 
@@ -50,6 +55,55 @@ def test_palette_with_and_without_transparency():
     expected[np.asarray(palette) == 3] = 255
     data = encoded(palette, "PNG", transparency=3)
     np.testing.assert_array_equal(images.read_image(data), expected)
+
+
+@settings(deadline=None, max_examples=80)
+@given(
+    st.sampled_from(["1", "L", "LA", "P", "RGB", "RGBA", "I;16"]),
+    st.sampled_from(["PNG", "WEBP", "TIFF"]),
+    st.integers(1, 8),
+    st.integers(0, 9),
+    st.sampled_from([0, 30]),
+)
+def test_any_mode_in_any_file_in_any_orientation(mode, kind, tag, seed, side):
+    """What is read, and what a record keeps of it, against compositing and turning in NumPy."""
+    if kind == "WEBP" and mode != "RGBA":
+        mode = "RGB"
+    levels = picture(33, 47, seed, bands=4)
+    levels[..., 3] = np.where(levels[..., 3] < 128, 0, 255)
+    deep = levels[..., 0].astype(np.uint16) * 257
+    deep[0, :2] = 0, 65535
+    grey = np.broadcast_to(levels[..., :1], (33, 47, 3))
+    image, expected = {
+        "1": (Image.fromarray(levels[..., 0] > 99), np.where(grey > 99, 255, 0)),
+        "L": (Image.fromarray(levels[..., 0]), grey),
+        "LA": (Image.fromarray(levels[..., [0, 3]], "LA"), grey),
+        "P": (Image.fromarray(levels[..., 0]).convert("P"), grey),
+        "RGB": (Image.fromarray(levels[..., :3]), levels[..., :3]),
+        "RGBA": (Image.fromarray(levels), levels[..., :3]),
+        "I;16": (Image.fromarray(deep), (deep >> 8)[..., None].repeat(3, -1)),
+    }[mode]
+    if "A" in mode:
+        expected = np.where(levels[..., 3:] > 0, expected, 255)
+        if not levels[..., 3].any():
+            return
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    data = encoded(image, kind, exif=exif, **options)
+    found = images.read_picture(data)
+    np.testing.assert_array_equal(found.pixels, UPRIGHT[tag](expected))
+    assert (found.orientation, found.notes) == (tag, ())
+    with tempfile.NamedTemporaryFile(suffix=".img") as file:
+        file.write(data)
+        file.flush()
+        stored, pixels, notes = images.prepare(file.name, side)
+    np.testing.assert_array_equal(images.decode(stored), pixels)
+    assert notes == ()
+    if side:
+        assert max(pixels.shape) == side
+    else:
+        np.testing.assert_array_equal(pixels, found.pixels)
 
 
 def test_transparent_colour_of_an_rgb_png():
@@ -237,3 +291,11 @@ def test_blank_images_are_told_also_as_jpeg(quality):
     assert images.is_blank(one)
     one[33, 21, 2] = 99
     assert not images.is_blank(one)
+
+
+def test_libraries_of_other_kinds_are_not_loaded(tmp_path):
+    path = saved(tmp_path / "a.png", encoded(picture(), "PNG"))
+    code = "import sys; from mis_jax.datasets import images; images.read_image(sys.argv[1]); "
+    code += "print({'tifffile', 'imagecodecs', 'simplejpeg', 'numba'} & set(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert run.stdout == "set()\n", run.stderr

@@ -142,10 +142,16 @@ def check(config: ConfigDict) -> None:
 
 
 def images() -> dict:
-    """Image files of more than 8 bits or three bands (datasets/images.py)."""
+    """Image files of more than 8 bits or three bands (datasets/depth.py, datasets/bands.py)."""
     return {
-        "range": (),  # (black, white), the values that become 0 and 255; (): by the files' values
-        "bands": (),  # from 0: (red, green, blue), or one that is grey; (): the first ones
+        # (black, white): the values that become 0 and 255 in files of more than 8 bits, such as
+        # (0, 4095). (): 16 bits whose values use their range give their high byte, and in
+        # floating-point files within 0 to 1 white is 1; all others are stretched, each from
+        # percentile 0.1 to 99.9 of its values, and counted.
+        "range": (),
+        # From 0: (red, green, blue), or one that is grey, of every file. (): the first three, or
+        # the first of a grey file; what is left out is counted.
+        "bands": (),
     }
 
 

@@ -27,5 +27,5 @@ def instead(word: str, known: Collection[str]) -> str:
     close = difflib.get_close_matches(word, known, 1)
     if close:
         return f'; did you mean "{close[0]}"?'
-    few = ", ".join(known) if len(known) < 12 else "those that mis_jax/config.py explains"
+    few = ", ".join(known) if len(known) < 16 else "those that mis_jax/config.py explains"
     return f"; there are {few}."

@@ -4,7 +4,7 @@ const view = $("view"), pen = view.getContext("2d");
 const REFINE = matchMedia("(pointer: coarse)").matches
   ? "Tap what is missing. To take something away, choose “Doesn’t belong” and tap it. Save when it fits."
   : "Click what is missing, right-click what is too much. Save when it fits.";
-let pictures = [], now = -1;  // {name, mask, done, error, clicks, kept: the saved clicks}; the open one
+let pictures = [], now = -1;  // {name, mask, done, error, notes, clicks, kept: the saved clicks}; the open one
 let photo = null, shape = null;  // its pixels; its mask, a canvas that is opaque on the object
 let positive = true, version = 0, working = false;
 const clicksOf = p => JSON.stringify(p.clicks);
@@ -29,6 +29,7 @@ function refreshList() {
     const row = $("list").children[k].firstChild;
     row.dataset.mark = p.error ? "!" : changed(p) ? "●" : p.done ? "✓" : "";
     row.className = p.error ? "broken" : changed(p) ? "changed" : "";
+    $("list").children[k].lastChild.textContent = p.notes.join("; ");
     row.title = p.error || (changed(p) ? "not saved yet" : p.done ? "saved" : "");
     row.ariaLabel = [p.name, row.title].filter(Boolean).join(", ");
     k === now ? row.setAttribute("aria-current", "true") : row.removeAttribute("aria-current");
@@ -133,8 +134,9 @@ async function open(index) {
   $("list").children[index].scrollIntoView({block: "nearest"});
   const p = pictures[index];
   try {
-    const picture = await createImageBitmap(await (await ask(`/image/${index}`)).blob());
-    p.error = "";
+    const answer = await ask(`/image/${index}`);
+    const picture = await createImageBitmap(await answer.blob());
+    Object.assign(p, {error: "", notes: JSON.parse(answer.headers.get("X-Notes"))});
     if (index === now) photo = picture, update();
   } catch (error) {
     p.error = error.message;
@@ -197,7 +199,8 @@ ask("/images").then(answer => answer.json()).then(found => {
   pictures = found.map(p => ({...p, clicks: [], kept: "[]"}));
   $("list").append(...pictures.map((p, k) => {
     const row = document.createElement("li");
-    row.append(Object.assign(document.createElement("button"), {textContent: p.name, onclick: () => open(k)}));
+    const button = Object.assign(document.createElement("button"), {textContent: p.name, onclick: () => open(k)});
+    row.append(button, document.createElement("small"));
     return row;
   }));
   if (!pictures.length) throw Error("There are no images here.");

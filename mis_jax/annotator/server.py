@@ -6,6 +6,7 @@ Click on a thing, correct its mask with more clicks, save: PNG, 255 on the thing
 as large as the upright photo. The page is for this machine only (127.0.0.1).
 """
 
+import json
 import socket
 import webbrowser
 from collections.abc import Sequence
@@ -16,10 +17,12 @@ import cv2
 import numpy as np
 from absl import flags
 
+from mis_jax import options
 from mis_jax.annotator.session import Clicks, Session, png
-from mis_jax.datasets import images
+from mis_jax.datasets import Reading, images, note_lines
 from mis_jax.errors import InputError
 from mis_jax.files import resource
+from mis_jax.models import loading
 from mis_jax.predictors import Predictor, TreePredictor
 
 HOST = "127.0.0.1"
@@ -29,8 +32,8 @@ FRESH = {"Cache-Control": "no-store"}
 def make_app(session: Session) -> Any:
     """The web application, a `starlette.applications.Starlette`.
 
-    GET / page, with /page.css and /page.js; GET /images `Session.listing`; GET /image/I JPEG;
-    GET /mask/I the saved mask.
+    GET / page, with /page.css and /page.js; GET /images `Session.listing`; GET /image/I JPEG, what
+    is odd about the file in X-Notes; GET /mask/I the saved mask.
     POST /click {"index", "clicks": [{"x", "y", "positive"}]} the mask of these clicks, PNG 0/255.
     POST /save, the same body: writes that mask. An error is JSON {"error": sentence}.
     """
@@ -43,9 +46,10 @@ def make_app(session: Session) -> Any:
         return lambda request: responses.Response(text, 200, FRESH, kind)
 
     def show_image(request):
-        image = session.image(_index(request.path_params["index"], session))
-        data = cv2.imencode(".jpg", image[:, :, ::-1])[1]  # quality 95
-        return responses.Response(data.tobytes(), media_type="image/jpeg")
+        index = _index(request.path_params["index"], session)
+        data = cv2.imencode(".jpg", session.image(index)[:, :, ::-1])[1]  # quality 95
+        notes = {"X-Notes": json.dumps(session.notes.get(session.names[index], ()))}
+        return responses.Response(data.tobytes(), 200, notes, "image/jpeg")
 
     def show_mask(request):
         data = session.masks[_index(request.path_params["index"], session)].read_bytes()
@@ -102,7 +106,8 @@ async def _read(request: Any, session: Session) -> tuple[int, Clicks]:
 
 
 def define_flags() -> None:
-    """Flags of `mis-jax annotate IMAGES`."""
+    """Flags of `mis-jax annotate IMAGES`; of the config, `images` counts."""
+    options.define_config("sbd_vitb16")
     flags.DEFINE_string("run", "", "Training run whose model answers; none: the merge trees do.")
     flags.DEFINE_string("output", "", "Folder for masks/; by default annotations beside IMAGES.")
     flags.DEFINE_integer("port", 8000, f"The page is http://{HOST}:PORT.", 0, 65535)
@@ -119,6 +124,7 @@ def main(argv: Sequence[str]) -> None:
     run, port = flags.FLAGS.run, flags.FLAGS.port
     if len(argv) != 2:
         raise InputError("One source of images: mis-jax annotate IMAGES [--run RUN].")
+    reading = _reading(run)
     folder = Path(argv[1]).resolve().parent if Path(argv[1]).is_dir() else Path()
     output = Path(flags.FLAGS.output or folder / "annotations")
     paths, masks = images.find_images(argv[1]), (output / "masks").resolve()
@@ -137,6 +143,24 @@ def main(argv: Sequence[str]) -> None:
     print(f"The page is {address}, the masks go to {output}/masks. Ctrl+C ends it.", flush=True)
     if flags.FLAGS.browser:
         webbrowser.open(address)
-    app = make_app(Session(predictor, pictures, output))
+    session = Session(predictor, pictures, output, reading)
+    app = make_app(session)
     config = uvicorn.Config(app, log_config=None, log_level="warning")  # absl does the logging
-    uvicorn.Server(config).run(sockets=[listener])
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:  # Ctrl+C
+        for line in note_lines(session.notes):
+            print(line, flush=True)
+
+
+def _reading(run: str) -> Reading:
+    """How photos are read: as for the run's training, if not as the command line has it."""
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
+    chosen = flags.FLAGS.config.images
+    if run and not flag.present and Path(run, "config.json").is_file():
+        chosen = loading.read_config(Path(run)).images
+        for field, value in flag.override_values.items():
+            section, _, name = field.partition(".")
+            if section == "images":
+                chosen[name] = value
+    return Reading.of(chosen)

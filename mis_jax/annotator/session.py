@@ -36,14 +36,23 @@ class Session:
         self._clicks: Clicks = []
 
     def listing(self) -> list[dict[str, Any]]:
-        """Name, mask file, whether that is there, and the error of pictures that did not open."""
-        reasons = (self._unreadable.get(k, "") for k in range(len(self.names)))
-        rows = zip(self.names, self.masks, reasons, strict=True)
-        return [{"name": n, "mask": str(m), "done": m.exists(), "error": e} for n, m, e in rows]
+        """Name, mask file, whether that is there; of pictures that were opened, error and notes."""
+        rows = enumerate(zip(self.names, self.masks, strict=True))
+        return [
+            {
+                "name": name,
+                "mask": str(mask),
+                "done": mask.exists(),
+                "error": self._unreadable.get(k, ""),
+                "notes": list(self.notes.get(name, ())),
+            }
+            for k, (name, mask) in rows
+        ]
 
     def image(self, index: int) -> np.ndarray:
         """A picture, uint8 RGB [H, W, 3]; `InputError` says why it cannot be read."""
         self._unreadable.pop(index, None)
+        self.notes.pop(self.names[index], None)
         try:
             read = images.read_picture(self._paths[index], self._reading)
         except InputError as error:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mis_jax.datasets.images import Picture
+from mis_jax.datasets.pictures import Picture
 from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.samples import Labelled
 

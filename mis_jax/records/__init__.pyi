@@ -1,5 +1,13 @@
 from . import propose
-from .report import AREA_EDGES, Report, describe, describe_trees
+from .pipeline import usable
+from .report import (
+    AREA_EDGES,
+    Report,
+    describe,
+    describe_trees,
+    masks_left_out,
+    skipped_lines,
+)
 from .schema import (
     INDEX,
     Record,
@@ -20,9 +28,12 @@ __all__ = [
     "describe",
     "describe_trees",
     "fingerprint",
+    "masks_left_out",
     "open_shard",
     "propose",
     "read_index",
     "read_records",
     "shard_files",
+    "skipped_lines",
+    "usable",
 ]

@@ -22,6 +22,7 @@ from mis_jax.records.report import Report, describe
 BLANK = "blank: every pixel is nearly alike"
 FLAT = "looks like a mask: few flat colours"
 FEW_COLOURS = 8  # at most so many
+LOSSY = (".jpg", ".jpeg")
 _BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
 
 
@@ -80,16 +81,37 @@ def _load(item: Item, max_side: int, reading: Reading) -> Item:
     try:
         data = images.read_file(item.path)
         digest = hashlib.sha256(data).hexdigest()
-        encoded, image, notes = images.prepare(item.path, max_side, reading, data)
-        if images.is_blank(image):
-            raise InputError(BLANK)
+        found = usable(item.path, max_side, reading, data)
     except InputError as error:
         reason = str(error).removeprefix(f"{item.path}: ")
         return item._replace(reason=reason, file=[item.id, digest, *seen])
-    if looks_flat(image):
-        notes = (*notes, FLAT)
     file = [item.id, digest, *seen]
-    return item._replace(encoded=encoded, image=image, notes=notes, file=file)
+    return item._replace(encoded=found.encoded, image=found.image, notes=found.notes, file=file)
+
+
+def usable(path: Path, max_side: int, reading: Reading, data: bytes) -> images.Prepared:
+    """What a record keeps of the image file `path` of the bytes `data`.
+
+    Raises:
+      InputError: why no record is made of it.
+    """
+    found = images.prepare(path, max_side, reading, data)
+    if images.is_blank(found.image):
+        raise InputError(f"{path}: {BLANK}")
+    if not looks_flat(found.image):
+        return found
+    photo = _lossy_sibling(path)
+    if photo:
+        raise InputError(f"{path}: a mask, {path.suffix} of few colours beside {photo.suffix}")
+    return found._replace(notes=(*found.notes, FLAT))
+
+
+def _lossy_sibling(path: Path) -> Path | None:
+    """The JPEG of the same name, beside which a lossless file is a mask, as in evaluation."""
+    if path.suffix.lower() in LOSSY:
+        return None
+    others = (path.with_suffix(s) for suffix in LOSSY for s in (suffix, suffix.upper()))
+    return next((other for other in others if other.is_file()), None)
 
 
 def looks_flat(image: np.ndarray) -> bool:

@@ -25,7 +25,7 @@ from mis_jax.datasets import Reading, images, mask_files
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.records import pipeline, plan, schema
-from mis_jax.records.report import AREA_EDGES, Report, Summary
+from mis_jax.records.report import AREA_EDGES, Report, Summary, masks_left_out
 
 
 def define_flags() -> None:
@@ -92,7 +92,7 @@ def propose(
         least = f"max_side 0 or at least {images.MIN_SIDE}"
         raise InputError(f"shard_size and batch_size have to be at least 1, and {least}.")
     threads = threads or os.cpu_count() or 1
-    paths, left_out = _find(source)
+    paths, left_out = find(source)
     ids = [id for id in paths if id not in left_out]
     reading = reading or Reading()
     settings = {"extractor": extractor.name, "max_side": max_side, "shard_size": shard_size}
@@ -101,7 +101,7 @@ def propose(
             settings[name] = list(getattr(reading, name))
     index = {"version": schema.VERSION, "settings": settings, "source": str(source)}
     shards, changes, older = plan.begin(folder, index, paths, ids)
-    said = [f"left out {count}" for count in _counted(left_out)]
+    said = masks_left_out(left_out)
     said += [f"{changes} since the last time"] if str(changes) else []
     said += [f"{older:,} shard{'s' * (older > 1)} {plan.OLDER}"] if older else []
     names = list(shards)
@@ -132,13 +132,17 @@ def changes(source: str | Path, folder: str | Path) -> plan.Changes:
     Raises:
       InputError: nothing to read, or a folder of an older mis_jax that was begun with other images.
     """
-    paths, left_out = _find(source)
+    paths, left_out = find(source)
     before = plan.old_plan(folder, schema.read_index(folder), paths)
     return plan.changes(folder, before, paths, [id for id in paths if id not in left_out])
 
 
-def _find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """The images of `source`, id -> file, and those that are masks of others, id -> why."""
+def find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """The images of `source`, id -> file, and those that are masks of others, id -> why.
+
+    Raises:
+      InputError: there is none, see `images.find_images`.
+    """
     found = images.find_images(source)
     ids = images.image_ids(source, found)
     masks = mask_files(found)
@@ -217,11 +221,3 @@ def _clear(folder: Path, shards: plan.Plan) -> None:
         (folder / name).unlink(missing_ok=True)
         schema.note_path(folder / name).unlink(missing_ok=True)
     (folder / schema.INDEX).unlink(missing_ok=True)
-
-
-def _counted(left_out: dict[str, str]) -> list[str]:
-    """The reasons of what is left out, each with how many files and the first one's name."""
-    names: dict[str, list[str]] = {}
-    for name, reason in left_out.items():
-        names.setdefault(reason, []).append(name)
-    return [f"{len(found):,}: {reason} ({found[0]})" for reason, found in names.items()]

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -62,11 +62,7 @@ class Summary:
     def __str__(self) -> str:
         there = f"{self.finished} of {self.shards} shards"
         lines = [f"{self.images:,} images in {there}: {self.folder}"]
-        skipped = self.report.skipped
-        if skipped:
-            lines.append(f"skipped {len(skipped):,} that cannot be used (skipped.txt names them):")
-            lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
-            lines += [f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else []
+        lines += skipped_lines(self.report.skipped, " (skipped.txt names them)")
         lines += self.said
         lines += note_lines(_by_name(self.report.notes))
         if self.ignored:
@@ -74,6 +70,23 @@ class Summary:
             lines.append(f"ignored files that do not look like images: {kinds}")
         lines.append(f"{self.images_per_second:.1f} images/s")
         return "\n".join(lines + (describe_trees(self.report) if self.images else []))
+
+
+def skipped_lines(skipped: Sequence[Sequence[str]], where: str = "") -> list[str]:
+    """Lines of text on what cannot be used: [id, reason] each."""
+    if not skipped:
+        return []
+    lines = [f"skipped {len(skipped):,} that cannot be used{where}:"]
+    lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
+    return lines + ([f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else [])
+
+
+def masks_left_out(masks: Mapping[str, str]) -> list[str]:
+    """A line for each reason why images are masks of others: how many, and the first."""
+    names: dict[str, list[str]] = {}
+    for name, reason in masks.items():
+        names.setdefault(reason, []).append(name)
+    return [f"left out {len(found):,}: {why} ({found[0]})" for why, found in names.items()]
 
 
 def _by_name(pairs: Sequence[Sequence[str]]) -> dict[str, Notes]:

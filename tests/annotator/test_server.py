@@ -1,6 +1,7 @@
 """The annotator's server: what a click shows and saves is what `Predictor` answers."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from PIL import Image
 
 pytest.importorskip("starlette")
 pytest.importorskip("httpx")
+from image_files import picture, tiff
 from starlette.testclient import TestClient
 
+from mis_jax import config
 from mis_jax.annotator import server
 from mis_jax.annotator.session import Session, mask_names
 from mis_jax.datasets import images
@@ -310,9 +313,19 @@ def test_mask_names_are_unique():
     assert len({name.casefold() for name in found}) == len(names)
 
 
-def flag_values(monkeypatch, **values):
+class Flags(types.SimpleNamespace):
+    """As absl's, of which `FLAGS["config"]` is what the command line says of the config."""
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(present=0, override_values=self.overrides)
+
+
+def flag_values(monkeypatch, overrides=(), **values):
     defaults = {"run": "RUN", "output": "", "port": 0, "browser": False}
-    monkeypatch.setattr(server.flags, "FLAGS", types.SimpleNamespace(**(defaults | values)))
+    settings = config.default()
+    settings.update_from_flattened_dict(dict(overrides))
+    defaults |= {"config": settings, "overrides": dict(overrides)}
+    monkeypatch.setattr(server.flags, "FLAGS", Flags(**(defaults | values)))
 
 
 def test_command_serves_this_machine_only_and_opens_the_page(photos, monkeypatch, capsys):
@@ -357,6 +370,47 @@ def test_without_a_run_merge_trees_answer(photos, monkeypatch):
             mask = predictor.click(*click)
         shown = pixels(client.post("/click", json=body(0, *clicks)))
         np.testing.assert_array_equal(shown > 0, mask)
+
+
+def test_deep_photos_are_shown_by_the_rule_and_noted(photos, monkeypatch, capsys):
+    """12 bits in 16 were black once; what was done about them is said under the photo's name."""
+    import uvicorn
+
+    deep = picture(64, 80).astype(np.uint16) * 16
+    (photos / "deep.tif").write_bytes(tiff(deep, photometric="rgb"))
+    settings = config.default()
+    settings.images.range = (0, 1000)
+    (photos.parent / "run").mkdir()
+    (photos.parent / "run" / "config.json").write_text(settings.to_json())
+    apps = []
+    monkeypatch.setattr(Predictor, "load", lambda run: Predictor(mirrored(Disks()), SIZE))
+    monkeypatch.setattr(uvicorn, "Config", lambda app, **kw: apps.append(app))
+
+    def serve(sockets):
+        sockets[0].close()
+        client = TestClient(apps[-1], base_url="http://127.0.0.1")
+        shown.append(pixels(client.get("/image/3")).astype(float))
+        notes.append(json.loads(client.get("/image/3").headers["X-Notes"]))
+        assert client.get("/images").json()[3]["notes"] == notes[-1]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uvicorn, "Server", lambda config: types.SimpleNamespace(run=serve))
+    shown, notes = [], []
+    run = str(photos.parent / "run")
+    for values in (
+        {"run": ""},
+        {"run": run},
+        {"run": run, "overrides": {"images.range": (0, 4095)}},
+    ):
+        flag_values(monkeypatch, **values)
+        with pytest.raises(KeyboardInterrupt):
+            server.main(["mis-jax annotate", str(photos)])
+    wide = np.percentile(deep, [0.1, 99.9])
+    for image, (low, high) in zip(shown, [wide, (0, 1000), (0, 4095)], strict=True):
+        expected = np.clip((deep - low) / (high - low), 0, 1) * 255
+        assert np.abs(image - expected).mean() < 3  # shown as JPEG
+    assert [len(found) for found in notes] == [1, 0, 0]
+    assert "1 file: its values use little of their range" in capsys.readouterr().out
 
 
 def test_command_leaves_out_the_masks_it_wrote(photos, monkeypatch):

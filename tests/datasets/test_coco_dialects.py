@@ -353,7 +353,9 @@ def test_names_in_either_composition_of_letters(tmp_path):
 def test_a_folder_of_masks_and_annotations_is_refused(tmp_path):
     content = {"images": [], "annotations": []}
     export(tmp_path, "result.json", content, "images/a.png", "masks/a.png")
-    with pytest.raises(InputError, match=r"both masks and COCO's annotations, .*result\.json; give"):
+    with pytest.raises(
+        InputError, match=r"both masks and COCO's annotations, .*result\.json; give"
+    ):
         open_benchmark("mine", tmp_path)
 
 

@@ -61,7 +61,6 @@ def test_a_mask_of_another_size_is_left_for_the_check_of_sizes():
 
 # ---- files, through open_benchmark
 
-LATE = pytest.mark.xfail(reason="images.py must read a TIFF's tag before Pillow turns it")
 SIZES = [(20, 32), (24, 24)]
 
 
@@ -87,7 +86,7 @@ def read(folder, *words):
     return sample, benchmark.notes.get("a", ())
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", pytest.param("tif", marks=LATE)])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("size", SIZES)
 def test_masks_of_turned_photos_in_files(tmp_path, suffix, size):
     """A mask on the stored pixels or on the seen ones comes out on the seen ones, or is noted."""

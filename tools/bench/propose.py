@@ -78,7 +78,7 @@ def _parts(paths: list, extractor: extractors.Extractor, threads: int) -> dict[s
     with ThreadPoolExecutor(threads) as pool:
         each = lambda function, items: list(pool.map(function, items))  # noqa: E731
         reading, prepared = _timed(lambda: each(lambda p: images.prepare(p, side), paths))
-        pictures = [image for _, image in prepared]
+        pictures = [one.image for one in prepared]
         if extractor.device:
             compute = lambda: extractor(pictures)  # noqa: E731
         else:

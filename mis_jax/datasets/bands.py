@@ -72,8 +72,8 @@ def picture(bands: Bands, reading: Reading, name: str) -> Picture:
         pixels = np.repeat(pixels, 3, -1)
     if cover is not None:
         pixels = _over_white(pixels, cover, bands.premultiplied)
-    orientation = bands.orientation if 1 <= bands.orientation <= 8 else 1
-    return Picture(upright(pixels, orientation), orientation, (*bands.notes, *notes, *odd))
+    notes = (*bands.notes, *notes, *odd)
+    return Picture(upright(pixels, bands.orientation), bands.orientation, notes)
 
 
 def _choose(

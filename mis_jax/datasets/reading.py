@@ -20,9 +20,9 @@ class Reading:
 
     Attributes:
         range: the values that become black and white in files of more than 8 bits; None: by the
-            rule of images.py.
+            rule of depth.py.
         bands: which bands, from 0, are red, green and blue, or the one that is grey; None: by the
-            rule of images.py.
+            rule of bands.py.
         masks: words of `MASKS`.
 
     Raises:

@@ -65,7 +65,9 @@ def _read(file, data: bytes, name: str) -> Bands | None:
     if page.imagewidth * page.imagelength > MAX_PIXELS or page.nbytes > 8 * MAX_PIXELS:
         raise InputError(f"{name}: more than {MAX_PIXELS} pixels; shrink it")
     if page.dtype is None or page.dtype.kind not in "uifb":
-        raise InputError(f"{name}: values of kind {page.sampleformat} cannot be read")
+        raise InputError(f"{name}: values of type {page.dtype} cannot be read; write real numbers")
+    if not isinstance(page.bitspersample, int):
+        raise InputError(f"{name}: bands of {page.bitspersample} bits cannot be read together")
     notes = (PAGES,) if several else ()
     if _check_segments(page, data, name):
         notes = (*notes, SPARSE)
@@ -105,14 +107,14 @@ def _check_segments(page, data: bytes, name: str) -> bool:
     if not written:
         raise InputError(f"{name}: it has no data; write it anew")
     most = sum(page.databytecounts) * _MOST.get(int(page.compression), _MOST_ELSE)
-    stored = page.size * int(page.bitspersample) // 8
+    stored = page.size * page.bitspersample // 8
     if stored * written // len(page.databytecounts) > most:
         raise InputError(f"{name}: truncated or damaged (its data are too few)")
     return written < len(page.databytecounts)
 
 
 def _bands(page, values: np.ndarray) -> Bands:
-    bits = int(page.bitspersample)
+    bits = page.bitspersample
     known = values.dtype.kind in "ub" and bits <= 16
     colours, extras = (3 if page.photometric in (_RGB, _YCBCR) else 1), list(page.extrasamples)
     if page.photometric == _PALETTE:
@@ -122,7 +124,7 @@ def _bands(page, values: np.ndarray) -> Bands:
     if len(extras) != values.shape[-1] - colours:  # it does not say what the others are
         extras = []
     alpha = next((colours + k for k, kind in enumerate(extras) if kind in (1, 2)), None)
-    nodata = page.tags.valueof(_NODATA)
+    tag = page.tags.valueof(_ORIENTATION)
     return Bands(
         values.astype(np.uint8) if values.dtype == bool else values,
         bits if known else 0,
@@ -131,8 +133,8 @@ def _bands(page, values: np.ndarray) -> Bands:
         doubtful=True,
         premultiplied=alpha is not None and extras[alpha - colours] == 1,
         inverted=page.photometric == _WHITE_IS_ZERO,
-        nodata=_number(nodata),
-        orientation=page.tags.valueof(_ORIENTATION) or 1,
+        nodata=_number(page.tags.valueof(_NODATA)),
+        orientation=tag if tag in range(1, 9) else 1,
     )
 
 

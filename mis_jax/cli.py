@@ -25,6 +25,10 @@ COMMANDS = {  # word -> its module, and what follows the word
         "downloads.download",
         "[NAME ...] [DIR]: published weights and evaluation sets; lists them if none",
     ),
+    "check": (
+        "inspection.check",
+        "IMAGES --datasets mine=DIR: how images and masks are read, before hours of work",
+    ),
     "propose": (
         "records.propose",
         "IMAGES --records DIR: a folder, list file or glob of images -> merge trees",

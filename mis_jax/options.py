@@ -3,9 +3,10 @@
 import pathlib
 import re
 import sys
+from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from mis_jax import config
 from mis_jax.errors import InputError, instead
@@ -22,6 +23,23 @@ def define_config(default: str) -> None:
             raise InputError(f"there is no field config.{field[1]}{instead(field[1], known)}")
     names = f"{', '.join(config.names())}, or a file of your own"
     config_flags.DEFINE_config_file("config", file, f"{names}; {pathlib.Path(file).stem} if none.")
+
+
+def section(name: str, of_run: ConfigDict | None) -> dict[str, Any]:
+    """The fields of a section: a run's own, those of a `--config` given, and overrides above both.
+
+    Args:
+        name: of the section.
+        of_run: the config of a run, if there is one.
+    """
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
+    chosen = flags.FLAGS.config if of_run is None or flag.present else of_run
+    fields = dict(chosen[name])
+    for field, value in flag.override_values.items():
+        group, _, leaf = field.partition(".")
+        if group == name:
+            fields[leaf] = value
+    return fields
 
 
 def define_masks() -> None:

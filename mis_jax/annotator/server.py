@@ -19,11 +19,12 @@ from absl import flags
 
 from mis_jax import options
 from mis_jax.annotator.session import Clicks, Session, png
-from mis_jax.datasets import Reading, images, note_lines
+from mis_jax.datasets import Reading, note_lines
 from mis_jax.errors import InputError
 from mis_jax.files import resource
 from mis_jax.models import loading
 from mis_jax.predictors import Predictor, TreePredictor
+from mis_jax.records import masks_left_out, propose
 
 HOST = "127.0.0.1"
 FRESH = {"Cache-Control": "no-store"}
@@ -124,18 +125,23 @@ def main(argv: Sequence[str]) -> None:
     run, port = flags.FLAGS.run, flags.FLAGS.port
     if len(argv) != 2:
         raise InputError("One source of images: mis-jax annotate IMAGES [--run RUN].")
-    reading = _reading(run)
+    of_run = loading.read_config(Path(run)) if Path(run, "config.json").is_file() else None
+    reading = Reading.of(options.section("images", of_run))
     folder = Path(argv[1]).resolve().parent if Path(argv[1]).is_dir() else Path()
     output = Path(flags.FLAGS.output or folder / "annotations")
-    paths, masks = images.find_images(argv[1]), (output / "masks").resolve()
-    named = zip(images.image_ids(argv[1], paths), paths, strict=True)
-    pictures = {name: path for name, path in named if masks not in path.resolve().parents}
+    paths, of_others = propose.find(argv[1])
+    masks = (output / "masks").resolve()
+    own = {name for name, path in paths.items() if masks in path.resolve().parents}
+    of_others = {name: why for name, why in of_others.items() if name not in own}
+    pictures = {n: p for n, p in paths.items() if n not in own and n not in of_others}
     try:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
     source = f"loading the model of {run}, up to a minute" if run else "no --run: using merge trees"
-    print(f"{len(pictures)} images; {source} ...", flush=True)
+    print(
+        "\n".join([*masks_left_out(of_others), f"{len(pictures)} images; {source} ..."]), flush=True
+    )
     predictor = Predictor.load(run) if run else TreePredictor()
     predictor.set_image(np.zeros((64, 64, 3), np.uint8))
     predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
@@ -151,16 +157,3 @@ def main(argv: Sequence[str]) -> None:
     finally:  # Ctrl+C
         for line in note_lines(session.notes):
             print(line, flush=True)
-
-
-def _reading(run: str) -> Reading:
-    """How photos are read: as for the run's training, if not as the command line has it."""
-    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
-    chosen = flags.FLAGS.config.images
-    if run and not flag.present and Path(run, "config.json").is_file():
-        chosen = loading.read_config(Path(run)).images
-        for field, value in flag.override_values.items():
-            section, _, name = field.partition(".")
-            if section == "images":
-                chosen[name] = value
-    return Reading.of(chosen)

@@ -109,7 +109,7 @@ class Benchmark:
             raise
         if notes:
             self.notes[id] = notes
-        return Sample(id, image, mask)
+        return Sample(id, np.ascontiguousarray(image), np.ascontiguousarray(mask))
 
     def __iter__(self) -> Iterator[Sample]:
         for name in self.readers:

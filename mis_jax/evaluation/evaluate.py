@@ -228,18 +228,12 @@ def open_datasets(pairs: Sequence[str], reading: Reading | None = None) -> list[
 
 def _settings(config: Any) -> dict:
     """The run's own `eval` settings, those of a `--config` given, and overrides above both."""
-    flag: Any = flags.FLAGS["config"]  # of ml_collections, which has no types
-    chosen = flags.FLAGS.config.eval if flag.present else config.eval
-    settings = chosen.to_dict()
-    for field, value in _overridden().items():
-        group, _, name = field.partition(".")
-        if group == "eval":
-            settings[name] = value
-        elif group != "images":
+    for field in _overridden():
+        if not field.startswith(("eval.", "images.")):
             raise InputError(
                 f"--config.{field}: a finished run takes fields of config.eval and config.images."
             )
-    return settings
+    return options.section("eval", config)
 
 
 def _overridden() -> dict[str, Any]:
@@ -250,17 +244,11 @@ def _overridden() -> dict[str, Any]:
 
 def _reading(arguments: Sequence[str]) -> Reading:
     """How files are read: as for the run's training, if not as the command line has it."""
-    flag: Any = flags.FLAGS["config"]
-    chosen = flags.FLAGS.config.images
-    if not flag.present and len(arguments) == 1 and Path(arguments[0], "config.json").is_file():
-        from mis_jax.models import loading
+    from mis_jax.models import loading
 
-        chosen = loading.read_config(Path(arguments[0])).images
-        for field, value in _overridden().items():
-            group, _, name = field.partition(".")
-            if group == "images":
-                chosen[name] = value
-    return Reading.of(chosen, flags.FLAGS.masks)
+    run = Path(arguments[0]) if len(arguments) == 1 else Path()
+    of_run = loading.read_config(run) if (run / "config.json").is_file() else None
+    return Reading.of(options.section("images", of_run), flags.FLAGS.masks)
 
 
 def _digest(params: Any) -> str:

@@ -47,6 +47,18 @@ def test_links_lead_somewhere(name):
             assert (ROOT / name).parent.joinpath(target).exists(), target
 
 
+def test_every_row_of_inputs_is_a_test():
+    """The last cell of every row that says what comes of an input names a test that is there."""
+    tests = "".join(p.read_text("utf-8") for p in (ROOT / "tests").rglob("test_*.py"))
+    defined = set(re.findall(r"^def (test_\w+)\(", tests, re.M))
+    sections = (ROOT / "docs/inputs.md").read_text("utf-8").split("\n## ")
+    rows = [line for part in sections[2:] for line in re.findall(r"^\| .*\|$", part, re.M)]
+    named = [re.fullmatch(r".*\| `(test_\w+)` \|", row) for row in rows if " test |" not in row]
+    assert len(named) > 100
+    assert all(named)
+    assert {match[1] for match in named if match} <= defined
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_and_configs_exist(name):
     text = (ROOT / name).read_text("utf-8")

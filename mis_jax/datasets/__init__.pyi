@@ -5,7 +5,7 @@ from .layouts import mask_files
 from .objects import Objects, without_buggy
 from .reading import Notes, Reading, note_lines
 from .recent import stamp
-from .samples import Benchmark, Labelled, Sample, count_left_out
+from .samples import Benchmark, Labelled, Sample, count_left_out, first_reason
 
 __all__ = [
     "Benchmark",
@@ -17,6 +17,7 @@ __all__ = [
     "Sample",
     "benchmarks",
     "count_left_out",
+    "first_reason",
     "images",
     "mask_files",
     "note_lines",

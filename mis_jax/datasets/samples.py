@@ -143,6 +143,14 @@ def count_left_out(skipped: Mapping[str, str]) -> str:
     return f"{len(skipped):,} left out: {counts}" if skipped else ""
 
 
+def first_reason(skipped: Mapping[str, str]) -> str:
+    """One of the most frequent kind with its reason in full: "a: the mask a.png has 0, 1 and 2"."""
+    kinds = {id: _kind(reason) for id, reason in skipped.items()}
+    (most, _), *_ = collections.Counter(kinds.values()).most_common(1)
+    id = next(id for id, kind in kinds.items() if kind == most)
+    return f"{id}: {skipped[id]}"
+
+
 def _check(image: np.ndarray, mask: np.ndarray) -> None:
     if image.shape[:2] != mask.shape:
         (h, w), (mask_h, mask_w) = image.shape[:2], mask.shape

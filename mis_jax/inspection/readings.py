@@ -14,7 +14,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from mis_jax.datasets import Benchmark, Notes, Reading, count_left_out, images, note_lines
+from mis_jax.datasets import (
+    Benchmark,
+    Notes,
+    Reading,
+    count_left_out,
+    first_reason,
+    images,
+    note_lines,
+)
 from mis_jax.errors import InputError
 from mis_jax.records import masks_left_out, propose, skipped_lines, usable
 
@@ -158,7 +166,8 @@ class Objects:
             id, other = next(iter(self.copies.items()))
             lines.append(f"{name}: {len(self.copies):,} are copies of others ({id} of {other})")
         if b.skipped:
-            lines.append(f"{name}: {count_left_out(b.skipped)} ({_first(list(b.skipped))})")
+            lines.append(f"{name}: {count_left_out(b.skipped)}")
+            lines.append(f"{name}: {first_reason(b.skipped)}")
         return lines + [f"{name}: {line}" for line in note_lines(b.notes)]
 
 

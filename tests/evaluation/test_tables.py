@@ -190,6 +190,7 @@ def test_the_footer_says_what_is_exact_and_what_is_left_out():
     assert "8 left out: 7 masks without an object pixel, 1 image without a mask (m0.png, " in flat
     assert "m4.png, ...)." in flat
     assert "m5.png" not in text
+    assert "- grabcut: m0.png: the mask has no object pixel." in flat
     assert "95 % bootstrap interval" in flat
     assert ">=20@85 (NoF)" in flat
     assert "as the paper gives them" in flat

@@ -662,6 +662,19 @@ def test_images_that_look_like_masks_get_a_note(tmp_path):
     assert "2 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
 
 
+def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
+    source = make_images(tmp_path / "photos", 2)
+    photo = picture(5, 64, 80)
+    for name in ("a", "b"):
+        cv2.imwrite(str(source / f"{name}.JPG"), photo)
+    cv2.imwrite(str(source / "a.png"), flat(2))
+    cv2.imwrite(str(source / "b.png"), photo)  # the same picture in another format
+    cv2.imwrite(str(source / "c.png"), flat(2))
+    summary = run(source, tmp_path / "records")
+    assert summary.report.skipped == [["a.png", "a mask, .png of few colours beside .JPG"]]
+    assert {"b.png", "c.png"} <= {r.id for r in schema.read_records(tmp_path / "records")}
+
+
 def test_blank_images_are_skipped(tmp_path):
     source = make_images(tmp_path / "photos", 2)
     for name, value in (("white.png", 255), ("black.jpg", 0)):

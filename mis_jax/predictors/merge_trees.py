@@ -14,8 +14,9 @@ log-odds of three trees, over patches of different size, are averaged: each has 
 This is the rule "the largest ancestor of the positive clicks that holds no negative one" with its
 granularity settled: after one click the region ends where unlike parts were merged, cuts between a
 positive and a negative click lie at the costliest merges on the way, and each further click moves
-them. Where clicks of both kinds fall on one patch, its pixels are those of the nearest. The answer
-depends on the clicks only, not on their order, unless two fall on one pixel: then the later counts.
+them. What is finer than a patch no tree can say: a click that is less than one away from where the
+mask is right already moves the mask's border alone, and where clicks of both kinds fall on one
+patch, its pixels are those of the nearest. The answer depends on the list of clicks only.
 
 The settings were chosen on made-up scenes (scenes.py), on pieces of one unlabelled photograph
 pasted into another, and on pieces pasted elsewhere into the same one. On others of these it takes
@@ -33,11 +34,11 @@ from scipy.special import expit, logit
 
 from mis_jax.datasets import images
 from mis_jax.features import descriptor
-from mis_jax.predictors import views
-from mis_jax.predictors.click_list import ClickListPredictor
+from mis_jax.predictors import touch_ups, views
+from mis_jax.predictors.click_list import THRESHOLD, ClickListPredictor
 from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.zoom_in import Roi, crop
-from mis_jax.proposals import Tree, build_tree, nearest_patches, snap
+from mis_jax.proposals import Tree, build_tree, snap
 
 STRIDES = (2, 3, 4)  # pixels, of the patches of each tree; the first is the finest
 MAX_SIDE = 448  # longer images are shrunk to it (views.py): the longest the settings come from
@@ -87,10 +88,37 @@ class TreePredictor(ClickListPredictor):
             return View(crop(image, roi), self.snapping)
 
         self._look = look
+        self._of_trees = functools.lru_cache(maxsize=2)(self._ask_trees)
+        self._touches: list[tuple[Click, float]] = []  # the clicks so far and their `radius`
         if not views.in_parts(self._shape, MAX_SIDE):
             look(views.first_look(self._shape, (), MAX_SIDE))
 
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
+        known = [click for click, _ in self._touches]
+        for k, click in enumerate(clicks):
+            if known[k : k + 1] != [click]:
+                known = []
+                self._touches[k:] = [(click, self._radius(click))]
+        del self._touches[len(clicks) :]
+        return self._drawn()[0]
+
+    def _radius(self, click: Click) -> float:
+        """`touch_ups.radius` of a click that follows those so far."""
+        if not self._touches:
+            return 0.0
+        probs, pixels = self._drawn()
+        return touch_ups.radius(probs > THRESHOLD, click, STRIDES[0] * pixels)
+
+    def _drawn(self) -> tuple[np.ndarray, float]:
+        """`_ask_trees` of the clicks so far, with the touch-ups among them drawn."""
+        found, pixels = self._of_trees(tuple(c for c, radius in self._touches if not radius))
+        probs = found.copy()
+        for click, radius in self._touches:
+            touch_ups.touch_up(probs, click, radius or 0.5)
+        return probs, pixels
+
+    def _ask_trees(self, clicks: tuple[Click, ...]) -> tuple[np.ndarray, float]:
+        """Probability of the object, float32 [H, W], and how many pixels were shrunk to one."""
         roi = views.first_look(self._shape, clicks, MAX_SIDE)
         view, near = self._look(roi), views.inside(clicks, roi)
         found = view.answer(near)
@@ -101,7 +129,7 @@ class TreePredictor(ClickListPredictor):
             found = view.answer(near)
         probs = np.zeros(self._shape, np.float32)
         crop(probs, roi)[...] = view.enlarged(found, near)
-        return probs
+        return probs, views.shrinkage(view.shape, MAX_SIDE)
 
 
 class View:
@@ -140,31 +168,8 @@ class View:
         """What `answer` gave of the clicks, at all pixels: float32 [H, W]."""
         how = cv2.INTER_NEAREST if self._to_snap is None else cv2.INTER_LINEAR
         probs = cv2.resize(probs, self.shape[::-1], interpolation=how)
-        split(probs, self._trees[0][0].grid, clicks)
+        touch_ups.split(probs, self._trees[0][0].grid, clicks)
         return probs
-
-
-def split(probs: np.ndarray, grid: tuple[int, int], clicks: Sequence[Click]) -> None:
-    """Gives the pixels of a patch with clicks of both kinds to the nearest click, in place.
-
-    Args:
-        probs: float32 [H, W].
-        grid: rows and columns of patches.
-        clicks: in pixels.
-    """
-    patches = [nearest_patches(*sides) for sides in zip(grid, probs.shape, strict=True)]
-    at: dict[tuple[int, int], list[Click]] = {}
-    for c in clicks:
-        at.setdefault((patches[0][int(c.row)], patches[1][int(c.col)]), []).append(c)
-    for patch, there in at.items():
-        if len({c.positive for c in there}) < 2:
-            continue
-        rows, cols = (np.flatnonzero(p == k) for p, k in zip(patches, patch, strict=True))
-        away = {True: np.inf, False: np.inf}
-        for c in there:
-            squared = (rows[:, None] - c.row) ** 2 + (cols - c.col) ** 2
-            away[c.positive] = np.minimum(away[c.positive], squared)
-        probs[np.ix_(rows, cols)] = away[True] < away[False]
 
 
 def cut_probabilities(tree: Tree, mean_odds: float) -> np.ndarray:

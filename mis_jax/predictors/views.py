@@ -34,6 +34,11 @@ def longest(shape: Sequence[int], side: int) -> int:
     return max(side, int(side * np.sqrt(ratio / USUAL)))
 
 
+def shrinkage(shape: Sequence[int], side: int) -> float:
+    """How many pixels of an image become one, along a side, where it is shrunk to `longest`."""
+    return max(max(shape[:2]) / longest(shape, side), 1.0)
+
+
 def in_parts(shape: tuple[int, int], side: int) -> bool:
     """Whether an image is so long that it is seen in parts; see `first_look`."""
     return max(shape) > max(LONG * min(shape), side)
@@ -74,7 +79,7 @@ def second_look(
         clicks: in pixels of it.
         side: pixels, for `longest`.
     """
-    shrunk = max(shape) / longest(shape, side)
+    shrunk = shrinkage(shape, side)
     if shrunk < CLOSER:
         return None
     found = np.uint8(probs > 0.5)
@@ -95,7 +100,7 @@ def second_look(
         ends += [max(int(np.floor(low / step) * step), 0)]
         ends += [min(int(np.ceil(high / step) * step), size) - 1]
     sides = ends[1] - ends[0] + 1, ends[3] - ends[2] + 1
-    if shrunk < CLOSER * max(max(sides) / longest(sides, side), 1):
+    if shrunk < CLOSER * shrinkage(sides, side):
         return None
     return ends[0], ends[1], ends[2], ends[3]
 

@@ -24,6 +24,7 @@ from mis_jax.predictors.clicks import (
 )
 from mis_jax.predictors.torch_arithmetic import resize_align_corners, sigmoid
 from mis_jax.predictors.zoom_in import (
+    POINT_ROWS,
     Answer,
     Roi,
     crop,
@@ -37,7 +38,7 @@ from mis_jax.predictors.zoom_in import (
 # [B, 2, 2n, 3]) -> logits [B, S, S]. Points are those of the image and of its mirror image: n
 # positive, then n negative rows (row, col, order of the click from 0), padded with -1.
 Network = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
-ROWS = (
+ROWS = 3 * POINT_ROWS  # of each kind, where nobody knows how many clicks there will be
     72  # of each kind, where nobody knows how many clicks there will be; a multiple of POINT_ROWS
 )
 

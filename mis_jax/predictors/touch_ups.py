@@ -48,7 +48,7 @@ def split(probs: np.ndarray, grid: tuple[int, int], clicks: Sequence[Click]) -> 
         if len({c.positive for c in there}) < 2:
             continue
         rows, cols = (np.flatnonzero(p == k) for p, k in zip(patches, patch, strict=True))
-        away = {True: np.inf, False: np.inf}
+        away: dict[bool, np.ndarray | float] = {True: np.inf, False: np.inf}
         for c in there:
             squared = (rows[:, None] - c.row) ** 2 + (cols - c.col) ** 2
             away[c.positive] = np.minimum(away[c.positive], squared)

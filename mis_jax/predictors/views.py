@@ -82,7 +82,7 @@ def second_look(
     shrunk = shrinkage(shape, side)
     if shrunk < CLOSER:
         return None
-    found = np.uint8(probs > 0.5)
+    found = (probs > 0.5).astype(np.uint8)
     down, right = found.shape[0] / shape[0], found.shape[1] / shape[1]
     inside = [(int(c.row * down), int(c.col * right)) for c in clicks if c.positive]
     if not inside:

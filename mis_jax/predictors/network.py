@@ -39,8 +39,6 @@ from mis_jax.predictors.zoom_in import (
 # positive, then n negative rows (row, col, order of the click from 0), padded with -1.
 Network = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
 ROWS = 3 * POINT_ROWS  # of each kind, where nobody knows how many clicks there will be
-    72  # of each kind, where nobody knows how many clicks there will be; a multiple of POINT_ROWS
-)
 
 
 class Predictor:

@@ -84,10 +84,10 @@ def second_look(
         return None
     found = (probs > 0.5).astype(np.uint8)
     down, right = found.shape[0] / shape[0], found.shape[1] / shape[1]
-    inside = [(int(c.row * down), int(c.col * right)) for c in clicks if c.positive]
-    if not inside:
+    clicked = [(int(c.row * down), int(c.col * right)) for c in clicks if c.positive]
+    if not clicked:
         return None
-    places = tuple(np.transpose(inside))
+    places = tuple(np.transpose(clicked))
     found[places] = 1
     _, parts = cv2.connectedComponents(found)
     box = bounds(np.isin(parts, parts[places]))

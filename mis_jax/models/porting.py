@@ -56,8 +56,8 @@ def port(
     tensors = unwrapped(tensors, wanted)
     if not any(key in tensors for key in wanted):
         raise InputError(
-            f"the weights are of another network: found {some(tensors, 4)}, wanted "
-            f"{some(wanted, 4)}; give a state dict of the model that is asked for."
+            f"the weights do not fit the model, but are another's: found {some(tensors, 4)}, "
+            f"wanted {some(wanted, 4)}; give a state dict of the model that is asked for."
         )
     rest, params = dict(tensors), {}
     missing, misshapen = [], []

@@ -25,6 +25,7 @@ fewer clicks than the plain rule (results/tree_predictor): NoC@90 of 2.5, 6.4 an
 """
 
 import functools
+import itertools
 from collections.abc import Sequence
 
 import cv2
@@ -72,6 +73,7 @@ class TreePredictor(ClickListPredictor):
             "descriptor": descriptor.NAME,
             "strides": list(STRIDES),
             "max_side": MAX_SIDE,
+            "views": list(views.SETTINGS),
             "cut_odds": CUT_ODDS,
             "cut_power": CUT_POWER,
             "prior": PRIOR,
@@ -94,12 +96,11 @@ class TreePredictor(ClickListPredictor):
             look(views.first_look(self._shape, (), MAX_SIDE))
 
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
-        known = [click for click, _ in self._touches]
-        for k, click in enumerate(clicks):
-            if known[k : k + 1] != [click]:
-                known = []
-                self._touches[k:] = [(click, self._radius(click))]
-        del self._touches[len(clicks) :]
+        pairs = zip(self._touches, clicks, strict=False)
+        same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0][0] == pair[1], pairs))
+        del self._touches[same:]
+        for click in clicks[same:]:
+            self._touches.append((click, self._radius(click)))
         return self._drawn()[0]
 
     def _radius(self, click: Click) -> float:

@@ -18,6 +18,7 @@ USUAL = 1.5  # longer side over shorter; images up to it are shrunk by their lon
 LONG = 3.0  # beyond, an image is seen in parts
 PART = 2.0  # length over width of such a part
 CLOSER = 2.0  # times the resolution, for which it is worth to look again
+SETTINGS = (USUAL, LONG, PART, CLOSER)  # for the record
 QUANTUM = 16  # cells of the first look, to which the second is rounded: near clicks share it
 
 

@@ -162,6 +162,34 @@ def test_undo_predict_and_a_second_predictor_give_the_same_masks():
     assert predictor.click(3, 4).shape == (50, 60)
 
 
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_list_of_clicks_gives_the_same_mask_whatever_was_asked_before(seed):
+    rng = np.random.default_rng(seed)
+    image = scene(2)[0][:80, :100]
+    used = started(image)
+    pool = [(x, y, rng.random() < 0.5) for x, y in rng.integers(30, 44, (6, 2)).tolist()]
+    for _ in range(4):
+        chosen = [pool[k] for k in rng.permutation(6)[: rng.integers(1, 7)]]
+        masks = used.predict([c[:2] for c in chosen], [c[2] for c in chosen])[0]
+        fresh = started(image)
+        for click in chosen:
+            mask = fresh.click(*click)
+        np.testing.assert_array_equal(masks[0], mask)
+
+
+def test_a_click_at_the_border_of_the_mask_moves_the_border_alone():
+    image = np.full((90, 120, 3), 230, np.uint8)
+    image[30:60, 40:80] = 60
+    predictor = started(image)
+    before = predictor.click(60, 45)
+    assert before[30:60, 40:80].mean() > 0.95
+    after = predictor.click(39, 45)  # a pixel outside, given to the object
+    assert after[45, 39]
+    assert 1 <= (before != after).sum() <= 5
+    np.testing.assert_array_equal(predictor.undo(), before)
+
+
 @pytest.mark.parametrize("snapping", [False, True])
 def test_the_protocol_reaches_the_objects_of_made_up_scenes(snapping):
     ious = []

@@ -34,7 +34,8 @@ class SeedPredictor(ClickListPredictor):
     def settings(self) -> dict:
         """All that the masks depend on, for the record."""
         names = ("radius", *self.constants)
-        return {"max_side": MAX_SIDE} | {name: getattr(self, name) for name in names}
+        seen = {"max_side": MAX_SIDE, "views": list(views.SETTINGS)}
+        return seen | {name: getattr(self, name) for name in names}
 
     def _prepare(self, image: np.ndarray) -> None:
         self._roi: Roi | None = None

@@ -104,10 +104,11 @@ def unwrapped(tensors: Mapping[str, np.ndarray], wanted: Collection[str]) -> dic
     What wraps a network puts a prefix before its names: `module.` (DataParallel), `_orig_mod.`
     (torch.compile), `model.` (Lightning), `teacher.backbone.` (DINO), several of them, or any
     other. The tensors beside it are of other modules, and left out. Of DINO's teacher and student
-    the teacher is meant, as in its published weights. Without a prefix, nothing is left out.
+    the teacher is meant, as in its published weights. Where any of the keys has no prefix, nothing
+    is taken off or left out.
 
     Raises:
-        InputError: several modules, none of them a teacher, have all of the keys.
+        InputError: several modules, none of them a teacher, have most of the keys.
     """
     names, found = set(wanted), collections.Counter[str]()
     for key in tensors:
@@ -116,11 +117,11 @@ def unwrapped(tensors: Mapping[str, np.ndarray], wanted: Collection[str]) -> dic
             if ".".join(parts[k:]) in names:
                 found[key.removesuffix(".".join(parts[k:]))] += 1
     most = max(found.values(), default=0)
-    fit = [prefix for prefix, count in found.items() if count == most]
-    if "" in fit or not fit:
+    fit = [prefix for prefix, count in found.items() if 2 * count > most]
+    if "" in found or not fit:
         return dict(tensors)
     fit = [prefix for prefix in fit if "teacher" in prefix.split(".")] or fit
-    if len(fit) > 1 and most == len(names):
+    if len(fit) > 1:
         raise InputError(
             f"the weights hold several such networks, under {some(fit)}; save the one that is "
             "meant alone."

@@ -103,6 +103,10 @@ def test_of_dinos_teacher_and_student_the_teacher_is_meant(tmp_path, file):
     flat = under("student.module.backbone.", student) | under("teacher.backbone.", teacher)
     read = state_dicts.load_state_dict(write(tmp_path / file, flat))
     assert_equal(vit.port_published("dino-vits8", read), teacher)
+    key = "teacher.backbone.norm.bias"
+    del flat[key]
+    with pytest.raises(InputError, match=r"missing: norm\.bias;"):  # and not the student instead
+        vit.port_published("dino-vits8", flat)
     other = under("module.", student) | under("ema.", teacher)
     with pytest.raises(InputError, match=r"several such networks, under module\., ema\.;"):
         vit.port_published("dino-vits8", other)

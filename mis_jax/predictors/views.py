@@ -14,8 +14,8 @@ import numpy as np
 from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.zoom_in import EXPANSION, Roi, bounds
 
-# Chosen on made-up scans with a bar; that a second look helps, and where, was seen on the development
-# regions, in photos taken for four times as large as the trees' images.
+# Chosen on made-up scans with a bar. That a second look helps was seen on the development regions,
+# with the size of the trees' images taken for a quarter of what it is.
 USUAL = 1.5  # longer side over shorter; images up to it are shrunk by their longer side alone
 LONG = 3.0  # beyond, an image is seen in parts
 PART = 2.0  # length over width of such a part

@@ -10,6 +10,7 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from mis_jax.datasets import png
 from mis_jax.datasets.orientation import as_stored
 from mis_jax.errors import InputError
 
@@ -52,6 +53,8 @@ def read_plane(path: Path) -> Plane:
     """
     try:
         data = path.read_bytes()
+        if png.is_png(data):
+            png.check(data, "is no whole PNG")
         plane = _guarded(lambda: _by_pillow(data))
         return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
     except InputError as error:
@@ -111,7 +114,6 @@ def _by_pillow(data: bytes) -> Plane | None:
         raise InputError("cannot be read: it is cut off; save it as PNG")
     picture.load()
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
-        Image.open(io.BytesIO(data)).verify()
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None  # Pillow has read it
         plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])

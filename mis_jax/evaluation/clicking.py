@@ -98,8 +98,7 @@ class Clicks:
                 self.journal.add({"id": id, "skipped": str(error)})
                 return
             spent = seconds()
-        digest = zlib.crc32(np.ascontiguousarray(sample.image).data)
-        digest = zlib.crc32(np.ascontiguousarray(sample.mask).data, digest)
+        digest = zlib.crc32(sample.mask.data, zlib.crc32(np.ascontiguousarray(sample.image).data))
         story = figures.story_path(self.stories[0], id) if id in self.stories[1] else None
         if (story is None or story.exists()) and self.journal.recall(id, digest):
             return

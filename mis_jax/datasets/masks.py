@@ -153,7 +153,7 @@ def _by_grey(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
 
 
 def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, Notes]:
-    greys = _greys(found, palette)
+    greys = _greys(found, palette) if found.any() else None
     if greys is not None:
         if found[0] == 0 and greys[0] > greys.min():  # sorted by how many pixels have a colour
             raise InputError(

@@ -54,7 +54,7 @@ def read_plane(path: Path) -> Plane:
     try:
         data = path.read_bytes()
         if png.is_png(data):
-            png.check(data, "is no whole PNG")
+            png.check(data, "cannot be read")
         plane = _guarded(lambda: _by_pillow(data))
         return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
     except InputError as error:

@@ -1,4 +1,4 @@
-"""How files are read, and how good merge trees are, before any training: `mis-jax check`, `inspect`.
+"""How files are read and how good trees are, before training: `mis-jax check`, `mis-jax inspect`.
 
 In:   images, images with masks, records.
 Out:  OUTPUT/check.html and check.json: what is there, left out and odd, and some of it for the eye.

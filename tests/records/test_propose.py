@@ -653,13 +653,24 @@ def flat(colours: int, seed: int = 0) -> np.ndarray:
     return palette[np.arange(64 * 64).reshape(64, 64) // 8 % colours]
 
 
+def soft_mask() -> np.ndarray:
+    """A disc whose edge is anti-aliased, so that it has many greys."""
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (70, 50), 30, 255, -1, cv2.LINE_AA)
+    assert len(np.unique(mask)) > 20
+    return mask
+
+
 def test_images_that_look_like_masks_get_a_note(tmp_path):
     source = make_images(tmp_path / "photos", 2)
     cv2.imwrite(str(source / "bilevel.png"), flat(2))
     cv2.imwrite(str(source / "classes.png"), flat(8))
     cv2.imwrite(str(source / "more.png"), flat(9))
+    cv2.imwrite(str(source / "soft.png"), soft_mask())
+    cv2.imwrite(str(source / "soft.jpg"), soft_mask())
     text = str(run(source, tmp_path / "records"))
-    assert "2 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
+    assert "3 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
+    assert "skipped 1 that cannot be used" in text  # soft.png, beside soft.jpg
 
 
 def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
@@ -670,8 +681,13 @@ def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
     cv2.imwrite(str(source / "a.png"), flat(2))
     cv2.imwrite(str(source / "b.png"), photo)  # the same picture in another format
     cv2.imwrite(str(source / "c.png"), flat(2))
+    cv2.imwrite(str(source / "d.jpg"), photo)
+    cv2.imwrite(str(source / "d.png"), soft_mask())
     summary = run(source, tmp_path / "records")
-    assert summary.report.skipped == [["a.png", "a mask, .png of few colours beside .JPG"]]
+    assert summary.report.skipped == [
+        ["a.png", "a mask, .png of few colours beside .JPG"],
+        ["d.png", "a mask, .png of few colours beside .jpg"],
+    ]
     assert {"b.png", "c.png"} <= {r.id for r in schema.read_records(tmp_path / "records")}
 
 

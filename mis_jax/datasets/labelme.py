@@ -35,8 +35,7 @@ def is_labelme(folder: Path) -> bool:
         return False
     photos = {p.stem for p in layouts.files(folder)}
     named = (path for path in sorted(folder.glob("*.json")) if path.stem in photos)
-    first = next(named, None)
-    return first is not None and _shapes(first) is not None
+    return any(_shapes(path) is not None for path in named)  # the first may be damaged
 
 
 def read_folder(folder: Path, reading: Reading) -> tuple[dict[str, Reader], dict[str, str]]:

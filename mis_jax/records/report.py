@@ -32,11 +32,18 @@ class Report:
 
     @classmethod
     def of(cls, note: dict) -> "Report":
-        """The report in the file beside a shard; TypeError if there is none."""
-        if "patches" not in note:
-            raise TypeError("no report")
+        """The report in the file beside a shard; TypeError if there is none, or it is damaged."""
         names = {field.name for field in dataclasses.fields(cls)} & note.keys()
-        return cls(**{name: note[name] for name in names})
+        report = cls(**{name: note[name] for name in names})
+        numbers = [*report.patches, *report.large, *report.depths, *report.areas, report.seconds]
+        words = [word for pair in (*report.skipped, *report.notes) for word in pair]
+        pairs = all(len(pair) == 2 for pair in (*report.skipped, *report.notes))
+        whole = len(report.patches) == len(report.large) == len(report.depths)
+        whole &= pairs and len(report.areas) == len(AREA_EDGES) - 1
+        whole &= all(type(number) in (int, float) for number in numbers)
+        if "patches" not in note or not whole or not all(type(word) is str for word in words):
+            raise TypeError("no report")
+        return report
 
     def add(self, other: "Report") -> None:
         """Takes in what another report says."""

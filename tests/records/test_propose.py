@@ -17,6 +17,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from damage import damaged, odd_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -699,3 +700,29 @@ def test_blank_images_are_skipped(tmp_path):
     reason = "blank: every pixel is nearly alike"
     assert summary.report.skipped == [["black.jpg", reason], ["white.png", reason]]
     assert summary.images == 2
+
+
+@pytest.mark.parametrize("name", [schema.INDEX, "trees-00000-of-00002.json"])
+def test_damaged_indices_and_notes(tmp_path, name):
+    """250 of each: what is in doubt is made anew or named, and no other records come of it."""
+    source, folder = make_images(tmp_path / "photos", 6), tmp_path / "records"
+    run(source, folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    records = sorted(itertools.chain(*contents(folder).values()))
+    rng, data, said = np.random.default_rng(0), files[name], []
+    for number in range(250):
+        odd = json.dumps(odd_json(json.loads(data), rng)).encode()
+        (folder / name).write_bytes(odd if number % 2 else damaged(data, rng, len(data)))
+        try:
+            schema.fingerprint(schema.shard_files(folder))
+            propose.changes(source, folder)
+            run(source, folder)
+            assert sorted(itertools.chain(*contents(folder).values())) == records
+        except InputError as error:
+            said.append(str(error))
+        for path in folder.iterdir():
+            path.unlink()
+        for other, content in files.items():
+            (folder / other).write_bytes(content)
+    assert all(str(folder) in text for text in said)
+    assert bool(said) == (name == schema.INDEX)

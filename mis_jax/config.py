@@ -147,7 +147,8 @@ def check(config: ConfigDict) -> None:
 def _is_like(value: object, usual: object) -> bool:
     """Whether a value is of the type of the usual one; whole numbers may stand for others."""
     if isinstance(usual, tuple):
-        return isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+        return numbers or (usual == () and isinstance(value, list | tuple))  # Reading says more
     return type(value) is type(usual) or (type(usual) is float and type(value) is int)
 
 

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 from image_files import encoded, picture, png, saved, tiff
 from PIL import Image
 
+from mis_jax.config import check, default
 from mis_jax.datasets import depth, images
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
@@ -293,3 +294,17 @@ def test_pillow_writes_the_same():
     values = np.arange(600, dtype=np.int32).reshape(20, 30) * 1000 - 5
     image = images.read_image(encoded(Image.fromarray(values), "TIFF"))
     np.testing.assert_array_equal(image[..., 0], stretched(values, *percentiles(values)))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"range": r} for r in ((1, 0), (0,), (0, "x"), (0, np.inf), (0, np.nan), (True, 2))]
+    + [{"bands": b} for b in ((0, 1), (1.5,), (-1,), (True,), ("x",))],
+)
+def test_senseless_ranges_and_bands_are_named(said):
+    (name,) = said
+    with pytest.raises(InputError, match=rf"config\.images\.{name} is \(.*; it has to be"):
+        Reading(**said)
+    config = default()
+    config.images[name] = said[name]
+    check(config)  # leaves it to the better sentence

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from mis_jax.errors import InputError
 
@@ -63,12 +64,14 @@ class Reading:
 
 
 def _is_range(values: Sequence) -> bool:
-    found = [v for v in values if isinstance(v, numbers.Real) and type(v) is not bool]
+    found: list[Any] = [v for v in values if isinstance(v, numbers.Real) and type(v) is not bool]
     return len(values) == len(found) == 2 and -math.inf < found[0] < found[1] < math.inf
 
 
 def _are_bands(values: Sequence) -> bool:
-    found = [v for v in values if isinstance(v, numbers.Integral) and type(v) is not bool]
+    found: list[Any] = [
+        v for v in values if isinstance(v, numbers.Integral) and type(v) is not bool
+    ]
     return len(values) == len(found) in (1, 3) and min(found) >= 0
 
 

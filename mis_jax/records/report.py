@@ -72,9 +72,7 @@ class Summary:
         lines += skipped_lines(self.report.skipped, " (skipped.txt names them)")
         lines += self.said
         lines += note_lines(_by_name(self.report.notes))
-        if self.ignored:
-            kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())
-            lines.append(f"ignored files that do not look like images: {kinds}")
+        lines += ignored_lines(self.ignored)
         lines.append(f"{self.images_per_second:.1f} images/s")
         return "\n".join(lines + (describe_trees(self.report) if self.images else []))
 
@@ -86,6 +84,12 @@ def skipped_lines(skipped: Sequence[Sequence[str]], where: str = "") -> list[str
     lines = [f"skipped {len(skipped):,} that cannot be used{where}:"]
     lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
     return lines + ([f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else [])
+
+
+def ignored_lines(ignored: Mapping[str, int]) -> list[str]:
+    """A line on the files of a folder that do not look like images, by suffix, if there are any."""
+    kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in ignored.items())
+    return [f"ignored files that do not look like images: {kinds}"] if ignored else []
 
 
 def masks_left_out(masks: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ from mis_jax.proposals import Tree
 VERSION = 1
 OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
 LAYERS = 3  # the same, of objects that overlap, which are in several layers
+ANOTHER = "give another --records folder (to train: another --workdir), or delete this one"
 INDEX = "propose.json"  # what a folder of shards is made of; see plan.py
 _FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
 _PARTS: dict[int, tuple[str, type[Tree | Objects]]]  # the last field, by version
@@ -270,8 +271,7 @@ def check(folder: str | Path, old: dict, index: dict) -> None:
         changes = ["as many images, of other names or sizes"]
     if changes:
         raise InputError(
-            f"{folder} was begun with other images or settings ({'; '.join(changes)}); "
-            "give another --records folder, or delete this one."
+            f"{folder} was begun with other images or settings ({'; '.join(changes)}); {ANOTHER}."
         )
 
 

@@ -130,6 +130,9 @@ def check(config: ConfigDict) -> None:
     for name in values.keys() - known.keys():
         if name.partition(".")[0] in default():
             raise InputError(f"config.{name} is no field; mis_jax/config.py lists all.")
+    for name, usual in known.items():
+        if not _is_like(values[name], usual):
+            raise InputError(f"config.{name} is {values[name]!r}; it has to be like {usual!r}.")
     for name, words in CHOICES.items():
         if values[name] not in words:
             raise InputError(f'config.{name} is "{values[name]}", none of {", ".join(words)}.')
@@ -139,6 +142,14 @@ def check(config: ConfigDict) -> None:
     scale = tuple(values["data.scale"])
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise InputError(f"config.data.scale is {scale}; it has to be a range such as (0.5, 2.0).")
+
+
+def _is_like(value: object, usual: object) -> bool:
+    """Whether a value is of the type of the usual one; whole numbers may stand for others."""
+    if isinstance(usual, tuple):
+        numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) for v in value)
+        return numbers or (usual == () and isinstance(value, list | tuple))  # Reading says more
+    return type(value) is type(usual) or (type(usual) is float and type(value) is int)
 
 
 def images() -> dict:

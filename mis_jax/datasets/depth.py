@@ -9,8 +9,10 @@ All others, integers of 32 bits or with a sign, and other floating-point values,
 know of. Both are stretched linearly from percentile 0.1 to 99.9 of all bands together, which keeps
 hues; `config.images.range` says in their place what is black and what is white.
 
-What is not finite, or beyond 1e30, or the value that the file names for no data (GDAL's tag), or
-one of the usual ones (-9999, -32768, ...) far below all others, is left out and drawn black.
+What is not finite, or beyond 1e19, or the value that the file names for no data (GDAL's tag), or
+one of the usual ones (-9999, -32768, ...) far below all others, is left out and drawn black. The
+greatest value of an integer type far above all others, which is overflow or a fill, has no part in
+the range, and is drawn white.
 """
 
 import numpy as np
@@ -29,8 +31,9 @@ OPEN = (
 NO_DATA = "pixels without data, drawn black"
 Range = tuple[float, float]
 _TOP, _SPAN = 1 / 4, 1 / 16  # of the range that values have to use
-_HUGE = 1e30  # what is meant to be no number, such as 3.4e38
+_HUGE = 1e19  # what is meant to be no number, such as 1e20 and 3.4e38
 _USUAL = (-999.0, -9999.0, -32767.0, -32768.0, -99999.0, -999999.0)  # for "no data"
+_FAR = 1 / 4  # of the span of all others, which "no data" and overflow lie off them
 _SAMPLE = 1 << 20  # pixels that percentiles are taken of, evenly spread over larger images
 _CHUNK = 1 << 20  # pixels that are computed at once
 
@@ -91,8 +94,8 @@ def _data(values: np.ndarray, nodata: float | None) -> np.ndarray:
         chosen = values[good]
         least = float(chosen.min())
         if least in _USUAL:
-            others = chosen[chosen != least]
-            if not len(others) or others.min() - least > np.ptp(others):
+            others = chosen[chosen != least].astype(np.float64)
+            if not len(others) or others.min() - least > _FAR * np.ptp(others):
                 good &= (values != least).all(-1)
     return good
 
@@ -106,7 +109,7 @@ def _range(
     chosen = values.reshape(-1, values.shape[-1])
     if not counted.all():
         chosen = values[counted]
-    chosen = chosen[:: 1 + (len(chosen) - 1) // _SAMPLE]
+    chosen = _without_overflow(chosen[:: 1 + (len(chosen) - 1) // _SAMPLE])
     least, most = float(chosen.min()), float(chosen.max())
     low, high = (float(q) for q in np.percentile(chosen, (0.1, 99.9)))
     unit = values.dtype.kind == "f" and least >= 0 and most <= 1
@@ -117,6 +120,18 @@ def _range(
     if high <= low:
         low, high = least, most
     return low, high, (LITTLE if bits or unit else OPEN,)
+
+
+def _without_overflow(values: np.ndarray) -> np.ndarray:
+    """Values [N, C] without the greatest of their integer type, where that lies far above all."""
+    if values.dtype.kind == "f":
+        return values
+    overflow = values == np.iinfo(values.dtype).max
+    if not overflow.any() or overflow.all():
+        return values
+    others = values[~overflow].astype(np.float64)
+    far = np.iinfo(values.dtype).max - others.max() > _FAR * np.ptp(others)
+    return others[:, None] if far else values
 
 
 def _levels(values: np.ndarray, black: float, white: float, bits: int) -> np.ndarray:

@@ -28,13 +28,13 @@ def find_images(source: str | Path) -> list[Path]:
       InputError: where a path does not exist, or no image is found.
     """
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike pathlib's, it takes names too long for any file
         found = [p for p in _walk(path) if p.suffix.lower() in SUFFIXES]
         remedy = f"the folder is searched for {' '.join(sorted(SUFFIXES))}"
-    elif path.is_file() and path.suffix.lower() == ".txt":
+    elif os.path.isfile(path) and path.suffix.lower() == ".txt":
         found = _read_list(path)
         remedy = "give it one image path a line"
-    elif path.is_file():
+    elif os.path.isfile(path):
         if path.suffix.lower() not in SUFFIXES:
             raise InputError(f"{source} is neither a folder, an image nor a .txt list of images.")
         found, remedy = [path], ""
@@ -85,7 +85,7 @@ def _read_list(path: Path) -> list[Path]:
     except UnicodeDecodeError:
         raise InputError(f"{path} is not UTF-8 text; give it one image path a line.") from None
     found = [path.parent / line.strip() for line in lines if line.strip()]
-    missing = [p for p in found if not p.is_file()]
+    missing = [p for p in found if not os.path.isfile(p)]
     if missing:
         raise InputError(
             f"{path} names {len(missing)} of {len(found)} files that do not exist, the first is "

@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,7 @@ def is_labelme(folder: Path) -> bool:
         return False
     photos = {p.stem for p in layouts.files(folder)}
     named = (path for path in sorted(folder.glob("*.json")) if path.stem in photos)
-    first = next(named, None)
-    return first is not None and _shapes(first) is not None
+    return any(_shapes(path) is not None for path in named)  # the first may be damaged
 
 
 def read_folder(folder: Path, reading: Reading) -> tuple[dict[str, Reader], dict[str, str]]:
@@ -115,10 +115,13 @@ def _stamp(shape: Shape, height: int, width: int) -> np.ndarray:
 
 def _read(photo: Path, shapes: list[Shape], size: tuple[Any, Any], reading: Reading) -> Labelled:
     picture = _recent_image(photo, reading)
-    height, width = size if None not in size else picture.pixels.shape[:2]
-    whole = all(type(side) is int and side > 0 for side in (height, width))
-    if not whole or height * width > 1 << 30:
-        raise InputError(f"its annotation has an image of {width} x {height} pixels")
+    shape = picture.pixels.shape[:2]
+    height, width = size if None not in size else shape
+    if (height, width) not in (shape, shape[::-1]):  # there may be no room for it
+        raise InputError(
+            f"the image is {shape[1]} x {shape[0]} pixels, its mask {width} x {height}"
+        )
+    height, width = int(height), int(width)
     return aligned(picture, fill(shapes, height, width).astype(np.int32), reading)
 
 
@@ -139,7 +142,7 @@ def _photo(path: Path, content: dict) -> Path:
     said = content.get("imagePath")
     if isinstance(said, str) and "\0" not in said:
         there = path.parent / said.replace("\\", "/")
-        return there if there.is_file() or not beside else beside[0]
+        return there if os.path.isfile(there) or not beside else beside[0]
     return beside[0] if beside else path.with_suffix(".jpg")
 
 
@@ -159,7 +162,7 @@ def _unfit(shape: Any) -> str | None:
         return "its annotation has a shape that is none"
     kind, points = shape.get("shape_type") or "polygon", shape.get("points")
     shape["shape_type"] = kind
-    if kind not in AREAS:
+    if not isinstance(kind, str) or kind not in AREAS:
         return f'its annotation is a "{kind}", which has no area'
     if not (isinstance(points, list) and all(map(_is_point, points))):
         return "its annotation has points that are no pairs of numbers"

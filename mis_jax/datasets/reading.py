@@ -1,7 +1,10 @@
 """How files are read where they leave it open, and the lines that say what was odd about them."""
 
 import dataclasses
+import math
+import numbers
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from mis_jax.errors import InputError
 
@@ -34,12 +37,12 @@ class Reading:
     masks: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        if self.range is not None and not (len(self.range) == 2 and self.range[0] < self.range[1]):
+        if self.range is not None and not _is_range(self.range):
             raise InputError(
                 f"config.images.range is {self.range}; it has to be (black, white), such as "
                 "(0, 4095), or empty."
             )
-        if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 0):
+        if self.bands is not None and not _are_bands(self.bands):
             raise InputError(
                 f"config.images.bands is {self.bands}; it has to be one band or three, counted "
                 "from 0, such as (3, 2, 1), or empty."
@@ -58,6 +61,18 @@ class Reading:
         """The reading of `config.images` and `--masks`."""
         lists = tuple(images["range"]) or None, tuple(images["bands"]) or None
         return cls(*lists, frozenset(masks))
+
+
+def _is_range(values: Sequence) -> bool:
+    found: list[Any] = [v for v in values if isinstance(v, numbers.Real) and type(v) is not bool]
+    return len(values) == len(found) == 2 and -math.inf < found[0] < found[1] < math.inf
+
+
+def _are_bands(values: Sequence) -> bool:
+    found: list[Any] = [
+        v for v in values if isinstance(v, numbers.Integral) and type(v) is not bool
+    ]
+    return len(values) == len(found) in (1, 3) and min(found) >= 0
 
 
 def note_lines(notes: Mapping[str, Notes]) -> list[str]:

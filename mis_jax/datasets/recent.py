@@ -43,6 +43,6 @@ def stamp(path: Path) -> tuple[int, int, int]:
     """What changes when a file does: its size and its times; zeros if it is not there."""
     try:
         stat = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # of a name with a zero in it
         return 0, 0, 0
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

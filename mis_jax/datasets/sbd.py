@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from tqdm import tqdm
 
+from mis_jax.datasets import mat
 from mis_jax.datasets.recent import stamp
 from mis_jax.errors import InputError
 from mis_jax.files import cache_folder, write_file
@@ -46,12 +47,9 @@ def segmentation(path: Path) -> np.ndarray:
         InputError: names the file that is no such file.
     """
     try:
-        labels = scipy.io.loadmat(str(path))["GTinst"][0][0][0]
-    except Exception as error:  # damaged files raise all kinds
-        raise InputError(f"{path} is not a readable SBD instance file") from error
-    if labels.ndim != 2:
-        raise InputError(f"{path} is not a readable SBD instance file")
-    return labels
+        return mat.read_field(path.read_bytes(), "GTinst", "Segmentation")
+    except (OSError, ValueError, zlib.error) as error:
+        raise InputError(f"{path} is not a readable SBD instance file ({error})") from error
 
 
 def list_labels(folder: Path, listed: list[str]) -> tuple[dict[str, list[int]], dict[str, str]]:

@@ -46,7 +46,10 @@ def read_built(folder: Path) -> tuple[dict[str, Reader], dict[str, str]]:
     try:
         builder = tensorflow_datasets.builder_from_directory(folder)
         source = builder.as_data_source(SPLIT)
-        ids, skipped = builder.info.metadata["ids"], dict(builder.info.metadata["skipped"])
+        ids, skipped = (
+            list(map(str, builder.info.metadata["ids"])),
+            dict(builder.info.metadata["skipped"]),
+        )
         count = len(source)
     except Exception as error:  # of all kinds
         raise InputError(
@@ -55,13 +58,15 @@ def read_built(folder: Path) -> tuple[dict[str, Reader], dict[str, str]]:
         ) from error
     if count != len(ids):
         raise InputError(f"{folder} has {count} of {len(ids)} records; build it again.")
-    return {id: functools.partial(_read, source, k) for k, id in enumerate(ids)}, skipped
+    return {id: functools.partial(_read, source, k, id) for k, id in enumerate(ids)}, skipped
 
 
-def _read(source: Any, position: int) -> Labelled:
+def _read(source: Any, position: int, id: str) -> Labelled:
     try:
         record = source[position]
     except Exception as error:  # of all kinds
         raise InputError(f"record {position} is damaged ({error}); build the set again") from error
+    if record["id"] != id.encode():
+        raise InputError(f"record {position} is of another object; build the set again")
     mask = record["mask"][..., 0].astype(np.int32)
     return Labelled(record["image"], np.where(mask == IGNORED, -1, mask))

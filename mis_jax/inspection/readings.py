@@ -24,7 +24,7 @@ from mis_jax.datasets import (
     note_lines,
 )
 from mis_jax.errors import InputError
-from mis_jax.records import masks_left_out, propose, skipped_lines, usable
+from mis_jax.records import ignored_lines, masks_left_out, propose, skipped_lines, usable
 
 SMALL = 64  # pixels; many targets of photos with a shorter side are empty
 FEW = 0.01  # of the image; objects that cover less are counted
@@ -108,9 +108,7 @@ class Photos:
         lines += skipped_lines([[p.id, p.reason] for p in self.photos if p.reason])
         lines += masks_left_out(self.masks)
         lines += note_lines({p.id: p.notes for p in used})
-        if self.ignored:
-            lines.append(f"ignored files that do not look like images: {_told(self.ignored)}")
-        return lines
+        return lines + ignored_lines(self.ignored)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,7 +162,7 @@ class Objects:
             )
         if self.copies:
             id, other = next(iter(self.copies.items()))
-            lines.append(f"{name}: {len(self.copies):,} are copies of others ({id} of {other})")
+            lines.append(f"{name}: copies of other objects: {len(self.copies):,} ({id} of {other})")
         if b.skipped:
             lines.append(f"{name}: {count_left_out(b.skipped)}")
             lines.append(f"{name}: {first_reason(b.skipped)}")

@@ -25,7 +25,7 @@ FILES = (".safetensors", ".pth", ".pt")
 def read_config(run: pathlib.Path) -> ConfigDict:
     """The config a run was started with; tuples come back as lists."""
     try:
-        return _parse_config((run / "config.json").read_text(), f"{run}/config.json")
+        return _parse_config((run / "config.json").read_bytes(), f"{run}/config.json")
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{run} holds no config.json, so it is no training run; give the folder that "
@@ -33,14 +33,14 @@ def read_config(run: pathlib.Path) -> ConfigDict:
         ) from None
 
 
-def _parse_config(text: str, where: str) -> ConfigDict:
+def _parse_config(text: str | bytes, where: str) -> ConfigDict:
     try:
         config = ConfigDict(json.loads(text))
         configs.add_later(config)
         configs.check(config)
     except (ValueError, TypeError, AttributeError) as error:  # InputError is a ValueError
-        text = str(error).rstrip(".")
-        raise InputError(f"{where} is damaged or of another version ({text}).") from None
+        why = str(error).rstrip(".")
+        raise InputError(f"{where} is damaged or of another version ({why}).") from None
     return config
 
 

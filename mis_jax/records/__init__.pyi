@@ -5,6 +5,7 @@ from .report import (
     Report,
     describe,
     describe_trees,
+    ignored_lines,
     masks_left_out,
     skipped_lines,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "describe",
     "describe_trees",
     "fingerprint",
+    "ignored_lines",
     "masks_left_out",
     "open_shard",
     "propose",

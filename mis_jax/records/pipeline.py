@@ -22,6 +22,7 @@ from mis_jax.records.report import Report, describe
 BLANK = "blank: every pixel is nearly alike"
 FLAT = "looks like a mask: few flat colours"
 FEW_COLOURS = 8  # at most so many
+FLAT_PART = 0.9  # of the pixels
 LOSSY = (".jpg", ".jpeg")
 _BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
 
@@ -115,15 +116,20 @@ def _lossy_sibling(path: Path) -> Path | None:
 
 
 def looks_flat(image: np.ndarray) -> bool:
-    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
-    return _colours(image, 8) <= FEW_COLOURS and _colours(image, 64) <= FEW_COLOURS
+    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels.
+
+    Edges may be soft: what counts is that few colours make up nearly all of it.
+    """
+    few_tell_most = _share(image, 8) >= FLAT_PART - 0.1
+    return few_tell_most and _share(image, 64) >= FLAT_PART
 
 
-def _colours(image: np.ndarray, most: int) -> int:
-    """Different colours of `most` x `most` pixels, spread over the image; a few tell most."""
+def _share(image: np.ndarray, most: int) -> float:
+    """What part of `most` x `most` pixels, spread over the image, is of `FEW_COLOURS` colours."""
     rows, cols = (np.linspace(0, n - 1, min(n, most)).astype(int) for n in image.shape[:2])
     seen = image[rows[:, None], cols].astype(np.int32)
-    return len(np.unique(seen @ (1 << 16, 1 << 8, 1)))
+    counts = np.unique(seen @ (1 << 16, 1 << 8, 1), return_counts=True)[1]
+    return float(np.sort(counts)[-FEW_COLOURS:].sum() / counts.sum())
 
 
 def _extract(items: Iterable[Item], extractor: features.Extractor, call: int) -> Iterator[Item]:

@@ -67,8 +67,8 @@ def old_plan(folder: str | Path, index: dict, paths: Mapping[str, Path]) -> Plan
     if index.get("digest") != _names_and_sizes(paths):
         raise InputError(
             f"{folder} was begun by an older mis_jax with other images ({index.get('images')} "
-            f"then, {len(paths)} now, or other names or sizes), and does not know which; give "
-            "another --records folder, or delete this one."
+            f"then, {len(paths)} now, or other names or sizes), and does not know which; "
+            f"{schema.ANOTHER}."
         )
     return grown({}, list(paths), index["settings"]["shard_size"])
 
@@ -126,8 +126,7 @@ def begin(
     if known and moved and len(found.changed) + len(found.gone) == known:
         raise InputError(
             f"{folder} holds records of other images ({old.get('source')}): not one of those "
-            f"{known:,} is as it was in {index['source']}; give another --records folder, or "
-            "delete this one."
+            f"{known:,} is as it was in {index['source']}; {schema.ANOTHER}."
         )
     plan = grown(before, ids, index["settings"]["shard_size"])
     changed = set(found.changed)

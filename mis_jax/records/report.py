@@ -32,11 +32,18 @@ class Report:
 
     @classmethod
     def of(cls, note: dict) -> "Report":
-        """The report in the file beside a shard; TypeError if there is none."""
-        if "patches" not in note:
-            raise TypeError("no report")
+        """The report in the file beside a shard; TypeError if there is none, or it is damaged."""
         names = {field.name for field in dataclasses.fields(cls)} & note.keys()
-        return cls(**{name: note[name] for name in names})
+        report = cls(**{name: note[name] for name in names})
+        numbers = [*report.patches, *report.large, *report.depths, *report.areas, report.seconds]
+        words = [word for pair in (*report.skipped, *report.notes) for word in pair]
+        pairs = all(len(pair) == 2 for pair in (*report.skipped, *report.notes))
+        whole = len(report.patches) == len(report.large) == len(report.depths)
+        whole &= pairs and len(report.areas) == len(AREA_EDGES) - 1
+        whole &= all(type(number) in (int, float) for number in numbers)
+        if "patches" not in note or not whole or not all(type(word) is str for word in words):
+            raise TypeError("no report")
+        return report
 
     def add(self, other: "Report") -> None:
         """Takes in what another report says."""
@@ -65,9 +72,7 @@ class Summary:
         lines += skipped_lines(self.report.skipped, " (skipped.txt names them)")
         lines += self.said
         lines += note_lines(_by_name(self.report.notes))
-        if self.ignored:
-            kinds = ", ".join(f"{suffix} {count}" for suffix, count in self.ignored.items())
-            lines.append(f"ignored files that do not look like images: {kinds}")
+        lines += ignored_lines(self.ignored)
         lines.append(f"{self.images_per_second:.1f} images/s")
         return "\n".join(lines + (describe_trees(self.report) if self.images else []))
 
@@ -79,6 +84,12 @@ def skipped_lines(skipped: Sequence[Sequence[str]], where: str = "") -> list[str
     lines = [f"skipped {len(skipped):,} that cannot be used{where}:"]
     lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
     return lines + ([f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else [])
+
+
+def ignored_lines(ignored: Mapping[str, int]) -> list[str]:
+    """A line on the files of a folder that do not look like images, by suffix, if there are any."""
+    kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in ignored.items())
+    return [f"ignored files that do not look like images: {kinds}"] if ignored else []
 
 
 def masks_left_out(masks: Mapping[str, str]) -> list[str]:

@@ -23,6 +23,7 @@ from mis_jax.proposals import Tree
 VERSION = 1
 OBJECTS = 2  # version of a record that holds labelled objects in place of a tree
 LAYERS = 3  # the same, of objects that overlap, which are in several layers
+ANOTHER = "give another --records folder (to train: another --workdir), or delete this one"
 INDEX = "propose.json"  # what a folder of shards is made of; see plan.py
 _FIELDS = {"version": int, "id": str, "image": bytes, "height": int, "width": int}
 _PARTS: dict[int, tuple[str, type[Tree | Objects]]]  # the last field, by version
@@ -224,7 +225,12 @@ def read_note(shard: str | Path) -> dict:
         note = json.loads(note_path(shard).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    return note if isinstance(note, dict) else {}
+    if not isinstance(note, dict) or not isinstance(note.get("files", []), list):
+        return {}
+    words = [note.get("digest", ""), note.get("end", "")]
+    for file in note.get("files", []):  # id, digest, size and times
+        words += file[:2] if isinstance(file, list) and len(file) > 1 else [None]
+    return note if all(isinstance(word, str) for word in words) else {}
 
 
 def begin(folder: str | Path, index: dict) -> None:
@@ -257,7 +263,7 @@ def check(folder: str | Path, old: dict, index: dict) -> None:
     if not old:
         return
     names = [k for k in ("version", "images") if k in index]
-    then = {k: old.get(k) for k in names} | (old.get("settings") or {})
+    then = {k: old.get(k) for k in names} | old.get("settings", {})
     now = {k: index[k] for k in names} | index["settings"]
     changes = [f"{k} was {then.get(k)} and is {now[k]}" for k in now if then.get(k) != now[k]]
     changes += [f"{k} was {then[k]} and is not given" for k in then if k not in now]
@@ -265,8 +271,7 @@ def check(folder: str | Path, old: dict, index: dict) -> None:
         changes = ["as many images, of other names or sizes"]
     if changes:
         raise InputError(
-            f"{folder} was begun with other images or settings ({'; '.join(changes)}); "
-            "give another --records folder, or delete this one."
+            f"{folder} was begun with other images or settings ({'; '.join(changes)}); {ANOTHER}."
         )
 
 
@@ -283,9 +288,19 @@ def read_index(folder: str | Path) -> dict:
         return {}
     except ValueError:
         index = None
-    if not isinstance(index, dict) or type(index.get("shards")) is not int:
+    if not isinstance(index, dict) or not _fits(index):
         raise InputError(f"{path} is damaged; delete {folder} and run mis-jax propose again.")
     return index
+
+
+def _fits(index: dict) -> bool:
+    """Whether the fields of an index that others rely on are of their types."""
+    plan, settings = index.get("plan", {}), index.get("settings", {})
+    if type(index.get("shards")) is not int or not isinstance(settings, dict):
+        return False
+    if not isinstance(plan, dict) or not all(isinstance(held, list) for held in plan.values()):
+        return False
+    return all(isinstance(id, str) for held in plan.values() for id in held)
 
 
 def _names(folder: str | Path) -> list[str]:

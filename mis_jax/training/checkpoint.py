@@ -113,7 +113,7 @@ def agree_records(run: pathlib.Path, now: Mapping[str, object]) -> str:
         ) from None
     if digest != now["digest"]:
         raise InputError(
-            f"{run} was trained on other records, {count:,} of {folder}, and now they are "
+            f"{run} was trained on other records, {count} of {folder}, and now they are "
             f"{now['records']:,} of {now['folder']}; give the records it was trained on, or "
             f"another --workdir, where --config.model.start={run} begins from its parameters."
         )

@@ -67,11 +67,12 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
     """The shards of a records folder; of images, they are made first, in RUN/records.
 
     Raises:
-        InputError: the images have changed since a run that is there began.
+        InputError: the images have changed since a run that is there began, or the config has.
     """
     if (pathlib.Path(source) / records.INDEX).exists():
         return records.shard_files(source)
     folder = run / "records"
+    checkpoint.agree(run, config, FREE)
     if checkpoint.has_begun(run) and (changes := str(propose.changes(source, folder))):
         raise InputError(
             f"{source} has changed since {run} was trained ({changes}); give {folder} in its "

@@ -9,6 +9,7 @@ from hypothesis.extra import numpy as arrays
 from image_files import encoded, picture, png, saved, tiff
 from PIL import Image
 
+from mis_jax.config import check, default
 from mis_jax.datasets import depth, images
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
@@ -106,7 +107,10 @@ def test_from_0_to_1_white_is_1(dtype):
     assert notes == (depth.LITTLE,)
 
 
-@pytest.mark.parametrize("hole", [np.nan, np.inf, -np.inf, 3.4e38, -3.4028234663852886e38, -9999])
+HOLES = [np.nan, np.inf, -np.inf, 3.4e38, -3.4028234663852886e38, 1e20, -9999]
+
+
+@pytest.mark.parametrize("hole", HOLES)
 @pytest.mark.parametrize("part", [1, 600])
 def test_pixels_without_data_are_black_and_spoil_no_other(hole, part):
     """One of -9999 or 3.4e38 left three grey levels once, and a NaN was an error."""
@@ -126,6 +130,36 @@ def test_a_usual_value_for_no_data_that_lies_among_others_is_a_value():
     image, _, notes = images.read_picture(tiff(values.astype(np.float32)))
     np.testing.assert_array_equal(image[..., 0], stretched(values, *percentiles(values)))
     assert notes == (depth.OPEN,)
+
+
+def test_a_usual_value_for_no_data_in_int16_of_reflectance():
+    """Landsat's surface reflectance reaches 16000, further from 0 than its -9999."""
+    values = (picture()[..., 0].astype(int) * 50 - 200).astype(np.int16)
+    values[:9] = -9999
+    image, _, notes = images.read_picture(tiff(values))
+    expected = stretched(values[9:], *percentiles(values[9:]))
+    np.testing.assert_array_equal(image[9:, :, 0], expected)
+    assert image[:9].max() == 0
+    assert notes == (depth.OPEN, depth.NO_DATA)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.int32])
+def test_overflow_and_fill_far_above_all_others_have_no_part_in_the_range(dtype):
+    """A frame of 65535 around 12 bits left 12 levels once, and nothing was said."""
+    values = picture()[..., 0].astype(dtype) * 16
+    values[:9] = np.iinfo(dtype).max
+    image, _, notes = images.read_picture(tiff(values))
+    expected = stretched(values[9:], *percentiles(values[9:]))
+    np.testing.assert_array_equal(image[9:, :, 0], expected)
+    assert image[:9].min() == 255
+    assert notes == (depth.LITTLE if dtype == np.uint16 else depth.OPEN,)
+
+
+def test_two_values_of_16_bits_are_black_and_white():
+    values = np.where(picture()[..., 0] > 99, 65535, 0).astype(np.uint16)
+    image, _, notes = images.read_picture(png(values))
+    np.testing.assert_array_equal(image[..., 0], values >> 8)
+    assert notes == ()
 
 
 @pytest.mark.parametrize("dtype", [np.uint16, np.int16, np.float32])
@@ -239,7 +273,7 @@ def test_any_values_follow_the_rule(data, dtype, channels):
 @settings(deadline=None, max_examples=60)
 @given(arrays.arrays(np.float32, (5, 6, 1), elements=st.floats(width=32)))
 def test_any_floating_point_values_have_levels_or_are_refused(values):
-    finite = (np.abs(values) <= 1e30).all(-1)
+    finite = (np.abs(values) <= 1e19).all(-1)
     try:
         image, notes = depth.eight_bits(values, 0, "x")
     except InputError:
@@ -260,3 +294,17 @@ def test_pillow_writes_the_same():
     values = np.arange(600, dtype=np.int32).reshape(20, 30) * 1000 - 5
     image = images.read_image(encoded(Image.fromarray(values), "TIFF"))
     np.testing.assert_array_equal(image[..., 0], stretched(values, *percentiles(values)))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"range": r} for r in ((1, 0), (0,), (0, "x"), (0, np.inf), (0, np.nan), (True, 2))]
+    + [{"bands": b} for b in ((0, 1), (1.5,), (-1,), (True,), ("x",))],
+)
+def test_senseless_ranges_and_bands_are_named(said):
+    (name,) = said
+    with pytest.raises(InputError, match=rf"config\.images\.{name} is \(.*; it has to be"):
+        Reading(**said)
+    config = default()
+    config.images[name] = said[name]
+    check(config)  # leaves it to the better sentence

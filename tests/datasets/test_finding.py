@@ -1,6 +1,8 @@
 """Which files are images, and what they are called."""
 
+import numpy as np
 import pytest
+from damage import damaged
 
 from mis_jax.datasets import images
 from mis_jax.errors import InputError
@@ -66,3 +68,27 @@ def test_no_images(source, tmp_path):
     (tmp_path / "empty.txt").write_text("\n")
     with pytest.raises(InputError, match=source.replace("*", r"\*")):
         images.find_images(str(tmp_path / source))
+
+
+def test_500_damaged_lists(tmp_path):
+    names = [f"sub/{k:02d}.jpg" for k in range(20)]
+    touch(tmp_path, *names)
+    listed, data, rng = tmp_path / "list.txt", "\n".join(names).encode(), np.random.default_rng(0)
+    said = []
+    for _ in range(500):
+        listed.write_bytes(damaged(data, rng))
+        try:
+            assert set(images.find_images(listed)) <= {tmp_path / name for name in names}
+        except InputError as error:
+            said.append(str(error))
+    assert len(said) > 250
+    assert all(str(listed) in text for text in said)
+
+
+def test_names_that_no_file_can_have(tmp_path):
+    for name in ("x" * 300, "x/" * 3000, "x\0"):
+        (tmp_path / "list.txt").write_text(name)
+        with pytest.raises(InputError, match="names 1 of 1 files that do not exist"):
+            images.find_images(tmp_path / "list.txt")
+        with pytest.raises(InputError, match="does not exist"):
+            images.find_images(name)

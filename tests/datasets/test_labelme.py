@@ -4,9 +4,11 @@ import base64
 import io
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
+from damage import damaged, odd_json
 from PIL import Image, ImageDraw
 from skimage.draw import polygon2mask
 
@@ -130,7 +132,7 @@ def test_what_is_no_area_is_named_and_left_out(tmp_path):
         "a_8": "the mask has no object pixel (0 is background, 128 is not counted)",
         "b.json": "its annotation has no shapes",
         "d_0": "the image is 50 x 40 pixels, its mask 50 x 41",
-        "e_0": "its annotation has an image of 50 x many pixels",
+        "e_0": "the image is 50 x 40 pixels, its mask 50 x many",
         "f.jpg": "no mask of this name",
         "g.json": 'its annotation is not labelme\'s, it has no list "shapes"',
     }
@@ -161,3 +163,52 @@ def test_points_are_of_the_photo_as_it_is_seen(tmp_path):
     (sample,) = benchmark
     assert (sample.image.shape, benchmark.notes) == ((50, 40, 3), {})
     np.testing.assert_array_equal(sample.mask == 1, fill([box], 50, 40))
+
+
+def test_500_damaged_files(tmp_path):
+    """Beside a whole one: each object is read, or named; JSON has no checksum."""
+    pixels = io.BytesIO()
+    Image.fromarray(np.full((9, 8), 255, np.uint8)).save(pixels, "PNG")
+    stamp = base64.b64encode(pixels.getvalue()).decode()
+    shapes = [shape("polygon", TRIANGLE), shape("rectangle", [[3.2, 4.0], [20.0, 18.5]]),
+              shape("circle", [[20.0, 15.0], [28.0, 15.0]]),
+              shape("mask", [[5, 6], [12, 14]], mask=stamp)]  # fmt: skip
+    annotated(tmp_path, "a", shapes)
+    annotated(tmp_path, "b", shapes)
+    path, rng = tmp_path / "a.json", np.random.default_rng(0)
+    data = path.read_bytes()
+    whole, _ = read(tmp_path)
+    assert len(whole) == 8
+    tracemalloc.start()
+    for number in range(500):
+        odd = json.dumps(odd_json(json.loads(data), rng)).encode()
+        path.write_bytes(odd if number % 2 else damaged(data, rng, len(data)))
+        found, skipped = read(tmp_path)
+        assert {f"b_{k}" for k in range(4)} <= set(found)
+        assert all(mask.shape == SHAPE for mask in found.values())
+        assert any(name.startswith("a") for name in (*found, *skipped))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 50e6
+
+
+def test_a_size_that_is_not_the_photo_s_is_named_before_there_is_room_for_it(tmp_path):
+    for name, width in (("a", 32768), ("b", "50"), ("c", 1e9), ("d", True)):
+        annotated(tmp_path, name, [shape("polygon", TRIANGLE)], imageHeight=32768, imageWidth=width)
+    tracemalloc.start()
+    found, skipped = read(tmp_path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == {}
+    assert skipped["a_0"] == "the image is 50 x 40 pixels, its mask 32768 x 32768"
+    assert len(skipped) == 4
+    assert peak < 50e6
+
+
+def test_a_first_file_that_is_damaged_does_not_hide_the_others(tmp_path):
+    for name in "ab":
+        annotated(tmp_path, name, [shape("polygon", TRIANGLE)])
+    (tmp_path / "a.json").write_text("{")
+    found, skipped = read(tmp_path)
+    assert list(found) == ["b_0"]
+    assert "shapes" in skipped["a.json"]

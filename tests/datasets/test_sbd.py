@@ -124,3 +124,10 @@ def test_files_that_are_none(folder):
     assert all("SBD instance file" in reason for reason in skipped.values())
     with pytest.raises(InputError, match=r"y\.mat"):
         sbd.segmentation(folder / "y.mat")
+
+
+def test_names_that_no_file_can_have(folder):
+    names = ["x" * 300, "x\0", "b"]
+    found, skipped = sbd.list_labels(folder, names)
+    assert found == {"b": [2, 5]}
+    assert all("not a readable SBD instance file" in skipped[name] for name in names[:2])

@@ -1,6 +1,7 @@
 """Built sets hold what the folders hold, and TensorFlow is never imported."""
 
 import concurrent.futures
+import contextlib
 import pickle
 import runpy
 import shutil
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import protocol_pairs
 import pytest
+from damage import damaged
 
 from mis_jax.datasets.benchmarks import open_benchmark
 from mis_jax.datasets.samples import count_left_out
@@ -119,6 +121,24 @@ def test_folders_that_are_damaged_or_of_another_dataset(built, tmp_path):
     (folder / "dataset_info.json").write_text("{")
     with pytest.raises(InputError, match=r"no set that tools/data/build_benchmarks\.py made"):
         open_benchmark("davis", folder)
+
+
+def test_damaged_files_of_a_set(built, tmp_path):
+    """Each of its files 40 times: what is read is as it was, and what is not is named."""
+    folder = Path(shutil.copytree(built["davis"], tmp_path / "davis"))
+    whole = {sample.id: sample for sample in open_benchmark("davis", folder)}
+    files, rng, read = {p: p.read_bytes() for p in folder.iterdir()}, np.random.default_rng(0), 0
+    for path, data in files.items():
+        for _ in range(40):
+            path.write_bytes(damaged(data, rng, len(data)))
+            with contextlib.suppress(InputError):
+                opened = open_benchmark("davis", folder)
+                found = list(opened)
+                assert_same(found, [whole[sample.id] for sample in found])
+                assert len(found) + len(opened.skipped) == len(whole)
+                read += len(found)
+        path.write_bytes(data)
+    assert read > 0
 
 
 def list_all(folder):

@@ -111,7 +111,7 @@ def test_objects_are_counted_as_evaluate_counts_them(folder, result):
     assert "values from" in found["skipped"]["small"]
     assert found["copies"] == {"b": "a"}
     assert "mine: 4 objects can be read" in lines
-    assert "mine: 1 are copies of others (b of a)" in lines
+    assert "mine: copies of other objects: 1 (b of a)" in lines
     assert any(line.startswith("mine: 5 left out: ") for line in lines)
     assert any("turned along" in line or "16 bits" in line for line in lines)
 

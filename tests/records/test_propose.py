@@ -17,6 +17,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from damage import damaged, odd_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -653,13 +654,24 @@ def flat(colours: int, seed: int = 0) -> np.ndarray:
     return palette[np.arange(64 * 64).reshape(64, 64) // 8 % colours]
 
 
+def soft_mask() -> np.ndarray:
+    """A disc whose edge is anti-aliased, so that it has many greys."""
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.circle(mask, (70, 50), 30, 255, -1, cv2.LINE_AA)
+    assert len(np.unique(mask)) > 20
+    return mask
+
+
 def test_images_that_look_like_masks_get_a_note(tmp_path):
     source = make_images(tmp_path / "photos", 2)
     cv2.imwrite(str(source / "bilevel.png"), flat(2))
     cv2.imwrite(str(source / "classes.png"), flat(8))
     cv2.imwrite(str(source / "more.png"), flat(9))
+    cv2.imwrite(str(source / "soft.png"), soft_mask())
+    cv2.imwrite(str(source / "soft.jpg"), soft_mask())
     text = str(run(source, tmp_path / "records"))
-    assert "2 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
+    assert "3 files: looks like a mask: few flat colours (bilevel.png, ...)" in text
+    assert "skipped 1 that cannot be used" in text  # soft.png, beside soft.jpg
 
 
 def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
@@ -670,8 +682,13 @@ def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
     cv2.imwrite(str(source / "a.png"), flat(2))
     cv2.imwrite(str(source / "b.png"), photo)  # the same picture in another format
     cv2.imwrite(str(source / "c.png"), flat(2))
+    cv2.imwrite(str(source / "d.jpg"), photo)
+    cv2.imwrite(str(source / "d.png"), soft_mask())
     summary = run(source, tmp_path / "records")
-    assert summary.report.skipped == [["a.png", "a mask, .png of few colours beside .JPG"]]
+    assert summary.report.skipped == [
+        ["a.png", "a mask, .png of few colours beside .JPG"],
+        ["d.png", "a mask, .png of few colours beside .jpg"],
+    ]
     assert {"b.png", "c.png"} <= {r.id for r in schema.read_records(tmp_path / "records")}
 
 
@@ -683,3 +700,29 @@ def test_blank_images_are_skipped(tmp_path):
     reason = "blank: every pixel is nearly alike"
     assert summary.report.skipped == [["black.jpg", reason], ["white.png", reason]]
     assert summary.images == 2
+
+
+@pytest.mark.parametrize("name", [schema.INDEX, "trees-00000-of-00002.json"])
+def test_damaged_indices_and_notes(tmp_path, name):
+    """250 of each: what is in doubt is made anew or named, and no other records come of it."""
+    source, folder = make_images(tmp_path / "photos", 6), tmp_path / "records"
+    run(source, folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    records = sorted(itertools.chain(*contents(folder).values()))
+    rng, data, said = np.random.default_rng(0), files[name], []
+    for number in range(250):
+        odd = json.dumps(odd_json(json.loads(data), rng)).encode()
+        (folder / name).write_bytes(odd if number % 2 else damaged(data, rng, len(data)))
+        try:
+            schema.fingerprint(schema.shard_files(folder))
+            propose.changes(source, folder)
+            run(source, folder)
+            assert sorted(itertools.chain(*contents(folder).values())) == records
+        except InputError as error:
+            said.append(str(error))
+        for path in folder.iterdir():
+            path.unlink()
+        for other, content in files.items():
+            (folder / other).write_bytes(content)
+    assert all(str(folder) in text for text in said)
+    assert bool(said) == (name == schema.INDEX)

@@ -10,6 +10,7 @@ import msgpack
 import numpy as np
 import pytest
 from array_record.python.array_record_data_source import ArrayRecordDataSource
+from damage import damaged
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -219,6 +220,21 @@ def test_damaged_shards_are_named(damage, tmp_path):
         os.truncate(path, 0 if damage == "empty" else 150_000)
     with pytest.raises(InputError, match=r"trees-00000-of-00001\.array_record.*delete"):
         list(schema.read_records(tmp_path))
+
+
+def test_500_damaged_shards(tmp_path):
+    """Either all of the records, or a sentence that names the shard."""
+    records = [schema.encode(make_record(f"{k}.png", k)) for k in range(5)]
+    path = Path(write(tmp_path, 0, 1, records))
+    whole, rng, said = path.read_bytes(), np.random.default_rng(0), []
+    for _ in range(500):
+        path.write_bytes(damaged(whole, rng, len(whole)))
+        try:
+            assert [schema.encode(record) for record in schema.read_records(tmp_path)] == records
+        except InputError as error:
+            said.append(str(error))
+    assert 100 < len(said) < 450
+    assert all(str(path) in text for text in said)
 
 
 def test_nothing_appears_without_commit(tmp_path):

@@ -11,6 +11,7 @@ import optax
 import pytest
 import safetensors.numpy
 import tiny_run
+from damage import damaged, odd_json
 
 from mis_jax import config
 from mis_jax.errors import InputError
@@ -186,6 +187,27 @@ def test_a_folder_that_is_no_run(run, tmp_path):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(InputError, match=r"config\.json is damaged or of another version"):
             loading.read_config(tmp_path)
+
+
+def test_500_damaged_configs(tmp_path):
+    """Each is read as a config whose fields have their types, or named."""
+    checkpoint.write_config(tmp_path, config.default())
+    file = tmp_path / "config.json"
+    data, rng, said = file.read_bytes(), np.random.default_rng(0), []
+    usual = config.fields(loading.read_config(tmp_path))
+    for number in range(500):
+        odd = json.dumps(odd_json(json.loads(data), rng)).encode()
+        file.write_bytes(odd if number % 2 else damaged(data, rng, len(data)))
+        try:
+            fields = config.fields(loading.read_config(tmp_path))
+        except InputError as error:
+            said.append(str(error))
+            continue
+        for name, value in usual.items():
+            wanted = (float, int) if isinstance(value, float) else (type(value), tuple)
+            assert isinstance(fields[name], wanted), name
+    assert len(said) > 250
+    assert all(str(file) in text for text in said)
 
 
 def test_a_resumed_run_agrees_on_all_but_the_free_fields(tmp_path):

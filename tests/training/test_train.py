@@ -403,6 +403,19 @@ def test_images_that_have_changed_are_not_proposed_into_a_run_s_records(tmp_path
     assert train.shards(str(run / "records"), run, c) == files
 
 
+def test_images_are_not_read_otherwise_into_a_run_s_records(tmp_path, monkeypatch):
+    """Each is told by the option that `mis-jax train` has."""
+    scenes.write_benchmark(tmp_path, 6, size=(64, 64))
+    source, run = str(tmp_path / "images"), tmp_path / "run"
+    files = train.shards(source, run, tiny_config())
+    for field in ({"images.range": (0, 4095)}, {"propose.max_side": 32}):
+        with pytest.raises(InputError, match=r"was begun with other .*another --workdir"):
+            train.shards(source, run, tiny_config(**field))
+    train_on(files, run, monkeypatch, **{"optim.steps": 2})
+    with pytest.raises(InputError, match=r"config\.images\.range=\[\].*another --workdir"):
+        train.shards(source, run, tiny_config(**{"images.range": (0, 4095)}))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 2e3])
 def test_a_loss_that_explodes_stops_and_keeps_the_last_checkpoint(loop, tmp_path, bad):
     with pytest.raises(InputError, match=rf"loss is {bad} at step 6 \(records \[.*lower") as error:

@@ -13,7 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from mis_jax.datasets.orientation import as_stored
 from mis_jax.errors import InputError
 
-_LOSSY = ("JPEG", "MPO", "JPEG2000")
+_LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG", "AVIF": "an AVIF"}
+_NEAR = 16  # levels between the channels of a grey that was stored with losses
+_FLAT = 32  # colours; a palette of more is of a photo
 _ORIENTATION, _BITS, _WHITE_IS_0, _SOFTWARE, _SAMPLE_FORMAT = 274, 258, 262, 305, 339  # TIFF tags
 _DEEP = {1: np.uint32, 2: np.int32}  # of 32 bits by their sample format
 _PNG_BITS, _PNG_COLOURS = 24, 25  # bytes of a PNG's header
@@ -32,7 +34,7 @@ class Plane(NamedTuple):
         palette: uint8 [N, 3], of kind "palette".
         alpha: [H, W], 0 where it is transparent, if that differs between pixels.
         orientation: the file's own EXIF tag, 1 to 8, not yet applied.
-        lossy: whether the file is a JPEG.
+        lossy: the kind of a file that keeps values but nearly, such as "a JPEG"; else empty.
     """
 
     pixels: np.ndarray
@@ -41,7 +43,7 @@ class Plane(NamedTuple):
     palette: np.ndarray | None = None
     alpha: np.ndarray | None = None
     orientation: int = 1
-    lossy: bool = False
+    lossy: str = ""
 
 
 def read_plane(path: Path) -> Plane:
@@ -110,23 +112,40 @@ def _by_pillow(data: bytes) -> Plane | None:
     if picture.format == "TIFF" and not _covered(picture):
         raise InputError("cannot be read: it is cut off; save it as PNG")
     picture.load()
+    lossy = _lossy(picture, data)
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
         Image.open(io.BytesIO(data)).verify()
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None  # Pillow has read it
         plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    elif _is_cut_out(picture):
+        plane = _channels(np.asarray(picture.convert("RGBA")))
     elif picture.mode == "P":
         palette = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         plane = Plane(np.asarray(picture), "palette", 255, palette)
     else:
-        plane = _channels(_array(picture, bits))
+        plane = _channels(_array(picture, bits), _NEAR if lossy else 0)
         if picture.mode == "L" and bits in _GREY_BITS:
             plane = plane._replace(most=2**bits - 1)
     if picture.format == "TIFF":  # which Pillow has turned already
         plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
         if plane.alpha is not None:
             plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
-    return plane._replace(orientation=orientation, lossy=picture.format in _LOSSY)
+    return plane._replace(orientation=orientation, lossy=lossy)
+
+
+def _lossy(picture: Image.Image, data: bytes) -> str:
+    """What `Plane.lossy` is of an opened picture."""
+    if picture.format == "WEBP":
+        return "" if b"VP8L" in data[:1024] else "a WebP"
+    return _LOSSY.get(picture.format or "", "")
+
+
+def _is_cut_out(picture: Image.Image) -> bool:
+    """Whether a picture has a transparent colour or index, and more others than a mask has."""
+    if "transparency" not in picture.info or picture.mode not in ("P", "RGB"):
+        return False
+    return picture.getcolors(_FLAT) is None
 
 
 def _covered(picture: Image.Image) -> bool:
@@ -185,8 +204,11 @@ def _by_tifffile(data: bytes) -> Plane:
     return _channels(pixels)._replace(orientation=tag.value if tag else 1)
 
 
-def _channels(pixels: np.ndarray) -> Plane:
-    """The plane of grey values [H, W], or [H, W, C] of grey or RGB with or without alpha."""
+def _channels(pixels: np.ndarray, near: int = 0) -> Plane:
+    """The plane of grey values [H, W], or [H, W, C] of grey or RGB with or without alpha.
+
+    Colours whose channels are at most `near` levels apart are greys.
+    """
     alpha = None
     if pixels.ndim == 3:
         if pixels.shape[2] in (2, 4):
@@ -195,6 +217,8 @@ def _channels(pixels: np.ndarray) -> Plane:
         first = pixels[..., 0]
         if all((first == pixels[..., k]).all() for k in range(1, pixels.shape[2])):
             pixels = first
+        elif near and (np.ptp(pixels.astype(np.int16), axis=2) <= near).all():
+            pixels = pixels[..., 1]  # green, which is nearest to the brightness
     greatest = most(pixels.dtype)
     if pixels.ndim == 2:
         return Plane(np.ascontiguousarray(pixels), "grey", greatest, alpha=alpha)

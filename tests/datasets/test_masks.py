@@ -91,8 +91,22 @@ def test_palettes_of_few_bits(tmp_path, bits):
 def test_a_coloured_background_is_background(tmp_path):
     path = palette(tmp_path / "a.png", rows(0, 1, 0), [[10, 200, 30], [200, 10, 40]])
     assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_palette_sorted_by_frequency_is_refused(tmp_path):
+    """Pillow makes such of RGB: its object may well have the first index."""
+    red = Image.fromarray((rows(255, 0, 255)[..., None] * [1, 0, 0]).astype(np.uint8))
+    red.save(tmp_path / "a.gif")
+    red.quantize(2).save(tmp_path / "a.png")
+    for path in tmp_path.iterdir():
+        assert refused(path) == (
+            "has a palette with (255, 0, 0) for index 0 and (0, 0, 0) for another, and which is "
+            "the background cannot be known; --masks ids takes the indices above 0, and saved as "
+            "RGB it is what is not black"
+        )
     black = palette(tmp_path / "b.png", rows(0, 1, 0), [[10, 200, 30], [0, 0, 0]])
-    assert (by_rows(read(black)), read(black).notes) == ([0, 1, 0, 0, 0, 0], (masks.BY_INDEX,))
+    assert refused(black).startswith("has a palette with (10, 200, 30) for index 0 and (0, 0, 0)")
+    assert by_rows(masks.read_id(black, 1)) == [0, 1, 0, 0, 0, 0]
 
 
 def test_several_classes_of_a_palette_are_refused_or_ids(tmp_path):
@@ -288,9 +302,25 @@ def test_probabilities(tmp_path):
     assert read(soft, HALF).pixels.sum() == 2 * (250 - 127)
 
 
+def test_half_is_asked_of_open_values_only(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 128, 255))
+    assert by_rows(read(path, HALF)) == [0, -1, 1, 1, 1, 1]
+    path = pillow(tmp_path / "b.png", rows(0, 1, 0))
+    assert by_rows(read(path, HALF)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_255_of_greys_is_an_object_and_said(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 3, 255))
+    assert masks.list_ids(path) == {"3": 3, "255": 255}
+    assert (masks.read_id(path, 3).notes, masks.read_id(path, 255).notes) == ((), (masks.LAST_ID,))
+    two = pillow(tmp_path / "b.png", rows(0, 255))
+    many = pillow(tmp_path / "c.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    assert (masks.read_id(two, 255).notes, masks.read_id(many, 255).notes) == ((), ())
+
+
 def test_nothing_above_half(tmp_path):
-    path = pillow(tmp_path / "a.png", rows(0, 1))
-    assert refused(path, HALF) == "has no object pixel above half, 127; it has 0 and 1"
+    path = pillow(tmp_path / "a.png", rows(0, 1, 2))
+    assert refused(path, HALF) == "has no object pixel above half, 127; it has 0, 1 and 2"
 
 
 @given(
@@ -310,6 +340,8 @@ def test_any_set_of_values_is_read_or_refused_as_the_rules_say(tmp_path_factory,
     above = found - {0}
     if kind == "P" and len(found - {0, 255}) == 1:
         expected = {**dict.fromkeys(found, 1), 0: 0, 255: -1}
+    elif found == {0}:
+        expected = {0: 0}
     elif kind == "P" or (found <= {0, 128} and above):
         expected = None
     elif len(above) <= 1 or found == {0, 1, 255}:
@@ -358,6 +390,20 @@ def test_jpeg_masks_are_refused_and_read_at_half(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "c.png", HALF).pixels == 1, truth)
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".avif"])
+def test_other_kinds_with_losses(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    soft = disc(4).resize((64, 64), Image.Resampling.BOX)
+    soft.convert("RGB").save(path, quality=50)
+    kind = {".webp": "a WebP", ".avif": "an AVIF"}[suffix]
+    assert refused(path).startswith(f"is {kind} with ")
+    assert refused(path).endswith("or --masks half takes what is above 127 as the object")
+    with pytest.raises(InputError, match=f"is {kind}, of which ids cannot be known"):
+        masks.list_ids(path)
+    wrong = (read(path, HALF).pixels == 1) != (np.asarray(soft) > 127)
+    assert wrong.sum() <= 8  # of 120 at the border
+
+
 def test_soft_edges_are_refused_and_read_at_half(tmp_path):
     soft = disc(8).resize((64, 64), Image.Resampling.BOX)
     soft.save(tmp_path / "a.png")
@@ -388,6 +434,20 @@ def test_a_cut_out_is_where_it_is_opaque(tmp_path, kind, suffix):
     how = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     path = pillow(tmp_path / f"a{suffix}", cut_out(colour, alpha), **how)
     assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_cut_out_of_a_palette_or_a_transparent_colour(tmp_path):
+    """Tools that make files small write such."""
+    smooth = np.asarray(Image.fromarray(photo((8, 8))).resize((64, 64)))
+    cut = Image.fromarray(cut_out(smooth, np.asarray(disc())))
+    cut.quantize(64, method=Image.Quantize.FASTOCTREE).save(tmp_path / "a.png")
+    cut.save(tmp_path / "a.gif")
+    keyed = np.where(np.asarray(disc())[..., None] > 0, smooth, 7)
+    pillow(tmp_path / "b.png", keyed.astype(np.uint8), transparency=(7, 7, 7))
+    for path in tmp_path.iterdir():
+        mask = read(path)
+        assert mask.notes == ()
+        np.testing.assert_array_equal(mask.pixels, np.asarray(disc()) > 0)
 
 
 def test_a_grey_cut_out(tmp_path):

@@ -3,6 +3,7 @@ from .benchmarks import open_benchmark
 from .images import Picture, read_image
 from .layouts import mask_files
 from .objects import Objects, without_buggy
+from .orientation import aligned
 from .reading import Notes, Reading, note_lines
 from .recent import stamp
 from .samples import Benchmark, Labelled, Sample, count_left_out, first_reason
@@ -15,6 +16,7 @@ __all__ = [
     "Picture",
     "Reading",
     "Sample",
+    "aligned",
     "benchmarks",
     "count_left_out",
     "first_reason",

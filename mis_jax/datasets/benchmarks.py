@@ -97,6 +97,8 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
         readers, skipped = _read_pairs(name, layouts.own_pairs(folder), masks.read_mask, reading)
     if not readers:
         why = "".join(f"; {k}: {v}" for k, v in list(skipped.items())[:1])
+        if layouts.NO_IMAGE in skipped.values():
+            why += ", by which a mask is called: NAME.png, NAME_mask.png or NAME_0.png"
         raise InputError(f"{name}: {folder} has no image with a mask{why}{_other_folders(folder)}.")
     return Benchmark(name, EXPECTED.get(kind), readers, skipped, photos=photos_of(readers))
 

@@ -6,7 +6,7 @@ from .objects import Objects, without_buggy
 from .orientation import aligned
 from .reading import Notes, Reading, note_lines
 from .recent import stamp
-from .samples import Benchmark, Labelled, Sample, count_left_out, first_reason
+from .samples import Benchmark, Labelled, Sample, count_left_out, first_reasons
 
 __all__ = [
     "Benchmark",
@@ -19,7 +19,7 @@ __all__ = [
     "aligned",
     "benchmarks",
     "count_left_out",
-    "first_reason",
+    "first_reasons",
     "images",
     "mask_files",
     "note_lines",

@@ -11,8 +11,8 @@ letters (layouts.py):
     NAME.jpg + NAME.json                    labelme's polygons (labelme.py)
 
 images may also be called image, imgs, img, photos; masks also mask, gt, labels, annotations.
-NAME_0.png, NAME_1.png, ... are masks of as many objects of NAME. What a mask's values mean is in
-masks.py.
+NAME_0.png, NAME_1.png, ... or NAME/*.png are masks of as many objects of NAME. What a mask's values
+mean is in masks.py.
 
 COCO's annotations of instances are read as well (coco.py), and what tools/data/build_benchmarks.py
 made (tfds.py).

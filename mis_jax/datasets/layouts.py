@@ -126,7 +126,8 @@ def mask_files(paths: Sequence[Path]) -> dict[Path, str]:
     found = {}
     for path, (folder, kept_in, stem) in places.items():
         beside = photos.get(folder, set())
-        if kept_in and _match(stem, beside):
+        parent, _, last = folder.rpartition("/")
+        if kept_in and (_match(stem, beside) or last in photos.get(parent, ())):
             found[path] = f"a mask, in {kept_in} beside the photos"
         elif not kept_in and _called_mask(stem, beside):
             found[path] = "a mask, NAME_mask beside NAME"
@@ -137,7 +138,8 @@ def photo_of(stem: str, photos: Collection[str]) -> str | None:
     """The name, out of `photos`, of the photo that a mask called `stem` is of.
 
     It is the photo of the same name, or else of that name without .jpg or another suffix of images,
-    without _mask, _seg, _gt, _label or the like, without a number _0, or without several of these.
+    without _mask, _seg, _gt, _label or the like, without a number _0, or without several of these;
+    or else the one that the mask's folder is called as, NAME/0.png.
     """
     match = _match(stem, photos)
     return match[0] if match else None
@@ -238,7 +240,10 @@ def _match(stem: str, photos: Collection[str]) -> tuple[str, bool] | None:
     if parts and parts[3]:
         match = _match(stem[: -len(parts[3])], photos)
         return (match[0], True) if match else None
-    return _match(stem[: -len(parts[2])], photos) if parts and parts[2] else None
+    if parts and parts[2]:
+        return _match(stem[: -len(parts[2])], photos)
+    folder = stem.rpartition("/")[0]
+    return (folder, True) if folder in photos else None
 
 
 def _says_mask(stem: str) -> str:

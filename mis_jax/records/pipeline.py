@@ -20,6 +20,7 @@ from mis_jax.records import schema
 from mis_jax.records.report import Report, describe
 
 BLANK = "blank: every pixel is nearly alike"
+TWO_GREYS, NEAR = 0.8, 8  # share of a mask's pixels, levels around its two greys
 FLAT = "looks like a mask: few flat colours"
 FEW_COLOURS = 8  # at most so many
 LOSSY = (".jpg", ".jpeg")
@@ -115,15 +116,34 @@ def _lossy_sibling(path: Path) -> Path | None:
 
 
 def looks_flat(image: np.ndarray) -> bool:
-    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels."""
-    return _colours(image, 8) <= FEW_COLOURS and _colours(image, 64) <= FEW_COLOURS
+    """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels.
+
+    A mask that has soft edges, or was a JPEG, has two greys and a few pixels between them.
+    """
+    if _colours(_some(image, 8)) <= FEW_COLOURS and _colours(_some(image, 64)) <= FEW_COLOURS:
+        return True
+    if not _has_two_greys(_some(image, 16), 0.5):  # a few pixels tell most
+        return False
+    return _has_two_greys(_some(image, 64), TWO_GREYS)
 
 
-def _colours(image: np.ndarray, most: int) -> int:
-    """Different colours of `most` x `most` pixels, spread over the image; a few tell most."""
+def _some(image: np.ndarray, most: int) -> np.ndarray:
+    """`most` x `most` pixels, spread over the image: int32 [h, w, 3]."""
     rows, cols = (np.linspace(0, n - 1, min(n, most)).astype(int) for n in image.shape[:2])
-    seen = image[rows[:, None], cols].astype(np.int32)
-    return len(np.unique(seen @ (1 << 16, 1 << 8, 1)))
+    return image[rows[:, None], cols].astype(np.int32)
+
+
+def _colours(pixels: np.ndarray) -> int:
+    return len(np.unique(pixels @ (1 << 16, 1 << 8, 1)))
+
+
+def _has_two_greys(pixels: np.ndarray, share: float) -> bool:
+    """Whether pixels are grey, so many of them near to the darkest or to the brightest."""
+    grey = pixels[..., 1]
+    if (np.ptp(pixels, axis=2) > NEAR).any() or np.ptp(grey) < 128:
+        return False
+    dark, bright = grey <= grey.min() + NEAR, grey >= grey.max() - NEAR
+    return bool((dark | bright).mean() >= share)
 
 
 def _extract(items: Iterable[Item], extractor: features.Extractor, call: int) -> Iterator[Item]:

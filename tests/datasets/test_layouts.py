@@ -33,6 +33,9 @@ NAMED = "a mask, NAME_mask beside NAME"
         ("a_Segmentation_2", "a"),
         ("a_label.png", "a"),
         ("a_left", None),
+        ("a/0", "a"),
+        ("b_1/left", "b_1"),
+        ("c/0", None),
         ("b_1", "b_1"),
         ("b_1_2", "b_1"),
         ("b_2", None),
@@ -75,6 +78,13 @@ def test_words_for_masks_in_their_folder():
     names = ["images/a.jpg", "masks/a_gt.png", "images/b.jpg", "masks/b-mask.png"]
     found = mask_files([Path(name) for name in names])
     assert found == {Path(name): BESIDE.format("masks") for name in names[1::2]}
+
+
+def test_a_folder_of_masks_for_each_photo():
+    photos = ["images/a.jpg", "images/s/b.jpg", "images/c.jpg", "images/c/d.jpg"]
+    masks = ["masks/a/left.png", "masks/s/b/0.png", "masks/c/d.png", "masks/c/0.png"]
+    found = mask_files([Path(name) for name in [*photos, *masks]])
+    assert found == {Path(name): BESIDE.format("masks") for name in masks}
 
 
 def test_composed_and_decomposed_names_are_one():
@@ -295,3 +305,12 @@ def test_masks_of_other_names_are_refused_with_how_to_call_them(tmp_path):
         "has no image with a mask; mask cat.png: no image of this name, by which a mask is called: "
         "NAME.png, NAME_mask.png or NAME_0.png."
     )
+
+
+def test_a_folder_of_masks_for_each_photo_is_read(tmp_path):
+    for file in ("images/a.jpg", "masks/a/left.png", "masks/a/right.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / file)
+    benchmark = open_benchmark("mine", tmp_path)
+    assert {s.id: s.mask.trace() for s in benchmark} == {"a/left": 20, "a/right": 20}
+    assert set(benchmark.photos.values()) == {tmp_path / "images" / "a.jpg"}

@@ -1,6 +1,7 @@
 """The values of a mask file with their meaning kept: indices of a palette, greys, or colours."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
+from mis_jax.datasets import jpeg, png
 from mis_jax.datasets.orientation import as_stored
 from mis_jax.errors import InputError
 
@@ -50,16 +52,22 @@ def read_plane(path: Path) -> Plane:
     """The values of a mask file. Greys that are stored as RGB are greys.
 
     Raises:
-        InputError: names the file that cannot be read, or has several pages.
+        InputError: names the file that cannot be read, is damaged, or has several pages.
     """
     try:
         data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
+    name = f"the mask {path}"
+    if png.is_png(data):
+        png.check(data, name)
+    if jpeg.is_jpeg(data):
+        jpeg.check(data, name)
+    try:
         plane = _guarded(lambda: _by_pillow(data))
         return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
     except InputError as error:
-        raise InputError(f"the mask {path} {error}") from error
-    except OSError as error:
-        raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
+        raise InputError(f"{name} {error}") from error
 
 
 def check_file(path: Path) -> None:
@@ -186,6 +194,7 @@ def _array(picture: Image.Image, bits: int) -> np.ndarray:
 
 def _by_tifffile(data: bytes) -> Plane:
     """TIFF files of kinds that Pillow does not know: 16 bits a channel, 64-bit numbers, ..."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         if len(file.pages) > 1:
             raise InputError(_pages(len(file.pages)))

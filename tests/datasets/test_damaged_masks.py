@@ -167,3 +167,25 @@ def test_headers_of_absurd_sizes_are_refused_before_there_is_room_for_them(tmp_p
         assert peak < 50e6, name
     with pytest.raises(InputError, match=r"a\.png cannot be read; it has too many pixels"):
         masks.read_mask(tmp_path / "a.png", Reading())
+
+
+def test_no_byte_of_a_png_changes_its_mask(tmp_path):
+    """Its checksums tell, which Pillow leaves out."""
+    path, data = tmp_path / "a.png", kinds()["alpha.png"]
+    path.write_bytes(data)
+    whole = masks.read_mask(path, HALF).pixels
+    refused = 0
+    for at in range(len(data)):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
+        try:
+            np.testing.assert_array_equal(masks.read_mask(path, HALF).pixels, whole)
+        except InputError:
+            refused += 1
+    assert refused == len(data)
+
+
+def test_a_damaged_jpeg_is_no_mask(tmp_path):
+    path, data = tmp_path / "a.jpg", kinds()["grey.jpg"]
+    path.write_bytes(data[:-40] + data[-2:])
+    with pytest.raises(InputError, match=r"the mask .*a\.jpg: truncated or damaged \("):
+        masks.read_mask(path, HALF)

@@ -119,6 +119,7 @@ def _by_pillow(data: bytes) -> Plane | None:
         return None  # Pillow has the high bytes only, of PNG as well
     if picture.format == "TIFF" and not _covered(picture):
         raise InputError("cannot be read: it is cut off; save it as PNG")
+    white = _white(picture)
     picture.load()
     lossy = _lossy(picture, data)
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
@@ -135,11 +136,20 @@ def _by_pillow(data: bytes) -> Plane | None:
         plane = _channels(_array(picture, bits), _NEAR if lossy else 0)
         if picture.mode == "L" and bits in _GREY_BITS:
             plane = plane._replace(most=2**bits - 1)
+        if white and plane.kind == "grey":  # which Pillow has stretched to all bits
+            greys = np.rint(plane.pixels * (white / plane.most)).astype(plane.pixels.dtype)
+            plane = plane._replace(pixels=greys, most=white)
     if picture.format == "TIFF":  # which Pillow has turned already
         plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
         if plane.alpha is not None:
             plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
     return plane._replace(orientation=orientation, lossy=lossy)
+
+
+def _white(picture: Image.Image) -> int:
+    """The greatest value that a PGM of other than 8 or 16 bits says it has; else 0."""
+    tiles = picture.tile  # type: ignore[attr-defined]
+    return int(tiles[0].args[1]) if tiles and tiles[0].codec_name.startswith("ppm") else 0
 
 
 def _lossy(picture: Image.Image, data: bytes) -> str:

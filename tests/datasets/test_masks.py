@@ -302,6 +302,21 @@ def test_probabilities(tmp_path):
     assert read(soft, HALF).pixels.sum() == 2 * (250 - 127)
 
 
+@pytest.mark.parametrize("white", [2, 3, 100, 256, 1000, 65534])
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_values_of_a_pgm_are_those_it_has(tmp_path, white, plain):
+    """Not as Pillow stretches them: 1 of 2 would become 128, which is not counted."""
+    pixels = rows(0, 1, 2, dtype=np.uint16)
+    body = pixels.astype(">u2" if white > 255 else "u1").tobytes()
+    words = " ".join(map(str, pixels.ravel())).encode()
+    head = f"P{2 if plain else 5} {SHAPE[1]} {SHAPE[0]} {white}\n".encode()
+    path = tmp_path / "a.pgm"
+    path.write_bytes(head + (words if plain else body))
+    assert refused(path).startswith("has 0, 1 and 2, of which the object cannot be known")
+    assert masks.list_ids(path) == {"1": 1, "2": 2}
+    assert by_rows(masks.read_id(path, 1)) == [0, 1, 0, 0, 0, 0]
+
+
 def test_half_is_asked_of_open_values_only(tmp_path):
     path = pillow(tmp_path / "a.png", rows(0, 128, 255))
     assert by_rows(read(path, HALF)) == [0, -1, 1, 1, 1, 1]

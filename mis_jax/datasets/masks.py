@@ -33,6 +33,7 @@ BORDER = "its mask has the colour (224, 224, 192) of VOC's borders, which is not
 LAST_ID = (
     "the greatest value of its mask is taken as an object; 255 is not counted of a palette only"
 )
+NO_DATA = "pixels of its mask without data (GDAL_NODATA) are not counted"
 NOT_COUNTED, VOID = 128, 255  # a grey, an index
 MOST_IDS = 10_000  # objects of a file
 _VOC_BORDER, _VOC_BORDER_RGB = 0xE0E0C0, (0xE0, 0xE0, 0xC0)
@@ -57,13 +58,27 @@ def read_mask(path: Path, reading: Reading) -> Mask:
     Raises:
         InputError: names the file, its values, and the option that settles what they mean.
     """
-    plane = read_plane(path)
+    plane, gone = _with_data(read_plane(path))
     try:
         half = "half" in reading.masks and not _is_known(plane)
         pixels, notes = _half(plane) if half else _object(plane)
     except InputError as error:
         raise InputError(f"the mask {path} {error}") from None
-    return Mask(pixels.astype(np.int32), plane.orientation, notes)
+    return _without(gone, Mask(pixels.astype(np.int32), plane.orientation, notes))
+
+
+def _with_data(plane: Plane) -> tuple[Plane, np.ndarray | None]:
+    """A plane with background for what has no data, and where that is."""
+    if plane.no_data is None:
+        return plane, None
+    return plane._replace(pixels=np.where(plane.no_data, 0, plane.pixels)), plane.no_data
+
+
+def _without(gone: np.ndarray | None, mask: Mask) -> Mask:
+    if gone is None:
+        return mask
+    pixels = np.where(gone, np.int32(-1), mask.pixels)
+    return Mask(pixels, mask.orientation, (*mask.notes, NO_DATA))
 
 
 def list_ids(path: Path) -> dict[str, int]:
@@ -74,7 +89,7 @@ def list_ids(path: Path) -> dict[str, int]:
     Raises:
         InputError: names the file that has no such values.
     """
-    plane = _recent_plane(path)
+    plane, _ = _with_data(_recent_plane(path))
     found = values(plane.pixels if plane.alpha is None else plane.pixels[plane.alpha > 0])
     if plane.lossy and len(found) > 2:
         shown = seen(plane, found)
@@ -96,7 +111,7 @@ def list_ids(path: Path) -> dict[str, int]:
 
 def read_id(path: Path, id: int) -> Mask:
     """One of the objects that `list_ids` lists."""
-    plane = _recent_plane(path)
+    plane, gone = _with_data(_recent_plane(path))
     found = values(plane.pixels)
     voids = _voids(plane, found)
     notes: Notes = (BORDER,) if set(voids) - {VOID} else ()
@@ -107,7 +122,7 @@ def read_id(path: Path, id: int) -> Mask:
         mask[plane.pixels < 0] = -1
     if plane.alpha is not None:
         mask[plane.alpha == 0] = 0
-    return Mask(mask, plane.orientation, notes)
+    return _without(gone, Mask(mask, plane.orientation, notes))
 
 
 def _marked(pixels: np.ndarray, value: int, voids: list[int]) -> np.ndarray:

@@ -19,6 +19,7 @@ _LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG", "AVIF": "an A
 _NEAR = 16  # levels between the channels of a grey that was stored with losses
 _FLAT = 32  # colours; a palette of more is of a photo
 _ORIENTATION, _BITS, _WHITE_IS_0, _SOFTWARE, _SAMPLE_FORMAT = 274, 258, 262, 305, 339  # TIFF tags
+_NO_DATA, _NO_PAGE = 42113, 1 | 4  # GDAL's tag; bits of a page's kind: reduced, a mask
 _DEEP = {1: np.uint32, 2: np.int32}  # of 32 bits by their sample format
 _PNG_BITS, _PNG_COLOURS = 24, 25  # bytes of a PNG's header
 _GREY_BITS = {2: 85, 4: 17}  # bits -> what Pillow multiplies such greys with
@@ -37,6 +38,7 @@ class Plane(NamedTuple):
         alpha: [H, W], 0 where it is transparent, if that differs between pixels.
         orientation: the file's own EXIF tag, 1 to 8, not yet applied.
         lossy: the kind of a file that keeps values but nearly, such as "a JPEG"; else empty.
+        no_data: bool [H, W], where the value is the one that GDAL calls no data, other than 0.
     """
 
     pixels: np.ndarray
@@ -46,6 +48,7 @@ class Plane(NamedTuple):
     alpha: np.ndarray | None = None
     orientation: int = 1
     lossy: str = ""
+    no_data: np.ndarray | None = None
 
 
 def read_plane(path: Path) -> Plane:
@@ -111,8 +114,11 @@ def _unknown() -> Plane:
 
 def _by_pillow(data: bytes) -> Plane | None:
     picture = Image.open(io.BytesIO(data))
-    if getattr(picture, "n_frames", 1) > 1:
-        raise InputError(_pages(picture.n_frames))  # type: ignore[attr-defined]
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format == "TIFF":
+        frames = _full_pages(data)
+    if frames > 1:
+        raise InputError(_pages(frames))
     bits = _bits(picture, data)
     orientation = picture.getexif().get(_ORIENTATION, 1)
     if bits > 8 and picture.format == "TIFF" and picture.mode in ("RGB", "RGBA"):
@@ -141,6 +147,7 @@ def _by_pillow(data: bytes) -> Plane | None:
             plane = plane._replace(pixels=greys, most=white)
     if picture.format == "TIFF":  # which Pillow has turned already
         plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
+        plane = _with_no_data(plane, picture.tag_v2.get(_NO_DATA))  # type: ignore[attr-defined]
         if plane.alpha is not None:
             plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
     return plane._replace(orientation=orientation, lossy=lossy)
@@ -156,6 +163,8 @@ def _lossy(picture: Image.Image, data: bytes) -> str:
     """What `Plane.lossy` is of an opened picture."""
     if picture.format == "WEBP":
         return "" if b"VP8L" in data[:1024] else "a WebP"
+    if picture.info.get("compression") == "jpeg":  # of a TIFF
+        return "a JPEG"
     return _LOSSY.get(picture.format or "", "")
 
 
@@ -206,21 +215,41 @@ def _by_tifffile(data: bytes) -> Plane:
     """TIFF files of kinds that Pillow does not know: 16 bits a channel, 64-bit numbers, ..."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if len(file.pages) > 1:
-            raise InputError(_pages(len(file.pages)))
+        if _full_pages(data) > 1:
+            raise InputError(_pages(_full_pages(data)))
         page = file.pages[0]
         assert isinstance(page, tifffile.TiffPage)
         if max(page.size, page.tilewidth * page.tilelength) > _MOST:
             raise InputError(f"cannot be read; {page.size} values are too many")
         pixels, axes = page.asarray(), page.axes
-        tag = page.tags.get(_ORIENTATION)
+        tag, no_data = page.tags.get(_ORIENTATION), page.tags.get(_NO_DATA)
     if axes == "SYX":
         pixels = np.moveaxis(pixels, 0, 2)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] > 4:
         raise InputError(f"cannot be read: it is an array of {list(pixels.shape)}; save it as PNG")
-    return _channels(pixels)._replace(orientation=tag.value if tag else 1)
+    plane = _channels(pixels)._replace(orientation=tag.value if tag else 1)
+    return _with_no_data(plane, no_data.value if no_data else None)
+
+
+def _full_pages(data: bytes) -> int:
+    """The pages of a TIFF that are no overviews or masks of others."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        kinds = [page.keyframe.subfiletype for page in file.pages if page.keyframe]
+        return sum(not kind & _NO_PAGE for kind in kinds)
+
+
+def _with_no_data(plane: Plane, said: str | None) -> Plane:
+    """A plane with its `no_data` by the words of GDAL's tag."""
+    try:
+        value = float(said or 0)
+    except ValueError:
+        return plane
+    if plane.kind != "grey" or value == 0:
+        return plane
+    there = np.isnan(plane.pixels) if np.isnan(value) else plane.pixels == value
+    return plane._replace(no_data=there) if there.any() else plane
 
 
 def _channels(pixels: np.ndarray, near: int = 0) -> Plane:

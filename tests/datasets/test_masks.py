@@ -317,6 +317,42 @@ def test_the_values_of_a_pgm_are_those_it_has(tmp_path, white, plain):
     assert by_rows(masks.read_id(path, 1)) == [0, 1, 0, 0, 0, 0]
 
 
+def gdal(path, pixels, no_data=None, overview=False):
+    """As GDAL writes it: a value without data in a tag of its own, smaller copies as pages."""
+    tags = [(42113, "s", 0, no_data, True)] if no_data else []
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels, extratags=tags, metadata=None)
+        if overview:
+            file.write(pixels[::2, ::2], subfiletype=1, metadata=None)
+    return path
+
+
+def test_overviews_are_no_pages(tmp_path):
+    path = gdal(tmp_path / "a.tif", rows(0, 255, 0), overview=True)
+    assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+    deep = gdal(tmp_path / "b.tif", rows(0, 3, 70_000, dtype=np.uint32), overview=True)
+    assert masks.list_ids(deep) == {"3": 3, "70000": 70_000}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("u1", "255"), ("i2", "-1"), ("f4", "-9999"), ("f8", "nan")]
+)
+def test_what_gdal_calls_no_data_is_not_counted(tmp_path, dtype, value):
+    path = gdal(tmp_path / "a.tif", rows(0, 1, float(value), 0, dtype=dtype), value)
+    assert (by_rows(read(path)), read(path).notes) == ([0, 1, -1, 0, 0, 0], (masks.NO_DATA,))
+    assert masks.list_ids(path) == {"1": 1}
+    assert by_rows(masks.read_id(path, 1)) == [0, 1, -1, 0, 0, 0]
+    zero = gdal(tmp_path / "b.tif", rows(0, 1, 0, dtype=dtype), "0")
+    assert (by_rows(read(zero)), read(zero).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_tiff_with_a_jpeg_in_it(tmp_path):
+    disc().save(tmp_path / "a.tif", compression="jpeg", quality=70)
+    assert refused(tmp_path / "a.tif").startswith("is a JPEG with ")
+    truth = np.asarray(disc()) > 0
+    np.testing.assert_array_equal(read(tmp_path / "a.tif", HALF).pixels == 1, truth)
+
+
 def test_half_is_asked_of_open_values_only(tmp_path):
     path = pillow(tmp_path / "a.png", rows(0, 128, 255))
     assert by_rows(read(path, HALF)) == [0, -1, 1, 1, 1, 1]

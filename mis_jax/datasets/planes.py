@@ -125,6 +125,8 @@ def _by_pillow(data: bytes) -> Plane | None:
         return None  # Pillow has the high bytes only, of PNG as well
     if picture.format == "TIFF" and not _covered(picture):
         raise InputError("cannot be read: it is cut off; save it as PNG")
+    if "deflate" in str(picture.info.get("compression")):
+        _check_sums(data)
     white = _white(picture)
     picture.load()
     lossy = _lossy(picture, data)
@@ -173,6 +175,12 @@ def _is_cut_out(picture: Image.Image) -> bool:
     if "transparency" not in picture.info or picture.mode not in ("P", "RGB"):
         return False
     return picture.getcolors(_FLAT) is None
+
+
+def _check_sums(data: bytes) -> None:
+    """Raises where the checksums of deflated strips, which libtiff leaves out, do not fit."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        file.pages[0].asarray()
 
 
 def _covered(picture: Image.Image) -> bool:

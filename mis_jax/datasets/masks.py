@@ -180,7 +180,7 @@ def _by_grey(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
 
 
 def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, Notes]:
-    greys = _greys(found, palette)
+    greys = _greys(found, palette) if found.any() else None
     _check_first(found, palette, greys)
     if greys is not None:
         lookup = np.zeros(256, np.uint8)

@@ -59,18 +59,16 @@ def read_plane(path: Path) -> Plane:
     """
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
-    name = f"the mask {path}"
-    if png.is_png(data):
-        png.check(data, name)
-    if jpeg.is_jpeg(data):
-        jpeg.check(data, name)
-    try:
+        if png.is_png(data):
+            png.check(data, "cannot be read")
+        if jpeg.is_jpeg(data):
+            jpeg.check(data, "cannot be read")
         plane = _guarded(lambda: _by_pillow(data))
         return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
     except InputError as error:
-        raise InputError(f"{name} {error}") from error
+        raise InputError(f"the mask {path} {error}") from error
+    except OSError as error:
+        raise InputError(f"the mask {path} cannot be read ({error.strerror})") from error
 
 
 def check_file(path: Path) -> None:
@@ -131,7 +129,6 @@ def _by_pillow(data: bytes) -> Plane | None:
     picture.load()
     lossy = _lossy(picture, data)
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
-        Image.open(io.BytesIO(data)).verify()
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None  # Pillow has read it
         plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])

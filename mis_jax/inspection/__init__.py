@@ -1,10 +1,12 @@
-"""How good merge trees are, before any training: `mis-jax inspect`.
+"""How files are read and how good trees are, before training: `mis-jax check`, `mis-jax inspect`.
 
-In:   records, or images with masks.
-Out:  OUTPUT/inspect.html and inspect.json, and a CSV a dataset: how near one region comes to each
+In:   images, images with masks, records.
+Out:  OUTPUT/check.html and check.json: what is there, left out and odd, and some of it for the eye.
+      OUTPUT/inspect.html and inspect.json, and a CSV a dataset: how near one region comes to each
       mask, how few regions make it (an oracle's NoC), and what training draws of the trees.
 
-Begin with inspect.py; survey.py looks at records, measure.py at masks, page.py draws.
+Begin with check.py (readings.py counts, contact_sheet.py shows) and inspect.py (survey.py looks at
+records, measure.py at masks); page.py draws for both.
 """
 
 import lazy_loader

@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
+import numpy as np
+from flax import nnx
 from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
@@ -60,7 +62,8 @@ def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
     of the public code of SimpleClick or MIS, or the state dict of one (.pth, .safetensors).
 
     Raises:
-        InputError: not a run, no checkpoint, or parameters of other shapes than the model's.
+        InputError: not a run, no checkpoint, or parameters of other shapes than the model's, or
+            such that are not finite.
     """
     source = pathlib.Path(source)
     if source.is_file() or (source.suffix in FILES and not source.is_dir()):
@@ -71,7 +74,15 @@ def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), _shapes(config)
     )
-    return config, restore(source, latest_step(source), {item: abstract})[item]
+    step = latest_step(source)
+    params = restore(source, step, {item: abstract})[item]
+    remedy = f"delete {source / 'checkpoints' / str(step)} to take the checkpoint before it"
+    for path, x in nnx.traversals.flatten_mapping(params).items():
+        try:
+            porting.check_finite(".".join(map(str, (item, *path))), np.asarray(x), remedy)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
+    return config, params
 
 
 def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
@@ -80,6 +91,7 @@ def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
         if "mis_jax" in others:
             config = _parse_config(others["mis_jax"], "its config")
         else:
+            tensors = porting.unwrapped(tensors, official.KEYS)
             config = official.config_of(tensors, others.get("config"))
         params = porting.port(tensors, _shapes(config), porting.UNUSED_SIMPLECLICK)
     except InputError as error:

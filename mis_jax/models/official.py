@@ -13,11 +13,12 @@ from ml_collections import ConfigDict
 
 from mis_jax import config as configs
 from mis_jax.errors import InputError
-from mis_jax.models import click_maps, simpleclick
+from mis_jax.models import click_maps, porting, simpleclick
 from mis_jax.models.simpleclick import VARIANTS, Variant
 
 CLASS = "isegm.model.is_plainvit_model.PlainVitModel"  # known to SimpleClick's and MIS's code
 WINDOW = 224  # pixels, of the public code's attention windows
+KEYS = ("backbone.pos_embed", "backbone.patch_embed.proj.weight", "head.conv_seg.weight")
 MAE = ("B", "L", "H")  # variants that the public training scripts start from MAE's weights
 
 
@@ -45,18 +46,17 @@ def config_of(tensors: Mapping[str, np.ndarray], settings: Any = None) -> Config
 
 def _identify(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int]:
     """Variant, patch and training size, pixels."""
-    keys = ("backbone.pos_embed", "backbone.patch_embed.proj.weight", "head.conv_seg.weight")
-    missing = [key for key in keys if key not in tensors]
+    missing = [key for key in KEYS if key not in tensors]
     if missing:
         raise InputError(
-            f"it holds no SimpleClick (missing: {', '.join(missing)}); give a checkpoint of "
-            "SimpleClick, of MIS or of mis_jax."
+            f"it holds no SimpleClick (missing: {', '.join(missing)}; found: "
+            f"{porting.some(tensors, 4)}); give a checkpoint of SimpleClick, of MIS or of mis_jax."
         )
-    table, kernel = (tensors[key].shape for key in keys[:2])
+    table, kernel = (tensors[key].shape for key in KEYS[:2])
     side = math.isqrt(max(table[-2] - 1, 0)) if len(table) == 3 else 0
     if not side or table[-2] != side * side + 1 or len(kernel) != 4:
         raise InputError(
-            f"it holds no SimpleClick of a square image: {keys[0]} is {list(table)}, {keys[1]} "
+            f"it holds no SimpleClick of a square image: {KEYS[0]} is {list(table)}, {KEYS[1]} "
             f"{list(kernel)}."
         )
     dim, patch = table[-1], kernel[-1]
@@ -64,7 +64,7 @@ def _identify(tensors: Mapping[str, np.ndarray]) -> tuple[str, int, int]:
     known = [name for name, v in VARIANTS.items() if v.dim == dim]
     if not known:
         raise InputError(
-            f"its {keys[0]} has {dim} channels, as none of the variants {', '.join(VARIANTS)}."
+            f"its {KEYS[0]} has {dim} channels, as none of the variants {', '.join(VARIANTS)}."
         )
     return min(known, key=lambda name: abs(VARIANTS[name].depth - blocks)), patch, patch * side
 

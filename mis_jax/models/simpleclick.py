@@ -181,6 +181,7 @@ def with_backbone(params: dict, tensors: dict[str, np.ndarray]) -> dict:
     """
     backbone = params["backbone"]
     side = math.isqrt(backbone["pos_embed"].shape[1] - 1)
+    tensors = porting.unwrapped(tensors, porting.keys(backbone))
     if "pos_embed" in tensors:
         pos = jnp.asarray(tensors["pos_embed"], jnp.float32)
         pos = resize_pos_embed(pos, (side, side), "bicubic")

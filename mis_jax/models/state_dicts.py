@@ -19,15 +19,17 @@ import safetensors.numpy
 from mis_jax.errors import InputError
 from mis_jax.models.porting import some
 
-WRAPPERS = ("state_dict", "model")  # keys under which a state dict lies beside other things
+# Keys under which a state dict lies beside other things, and where there are several, the first:
+# of DINO's teacher and student it is the teacher that is published.
+WRAPPERS = ("state_dict", "model", "teacher", "student")
 
 
 def load_state_dict(path: str | Path) -> dict[str, np.ndarray]:
     """Reads the tensors of a .safetensors or PyTorch file (.pth, .pt, .pth.tar), without torch.
 
     The kind is told by the content, not by the name. Of a PyTorch file, nothing is imported or run:
-    classes other than tensors become inert placeholders. A state dict wrapped under `model` or
-    `state_dict` is unwrapped.
+    classes other than tensors become inert placeholders. A state dict wrapped under one of
+    `WRAPPERS` is unwrapped.
 
     Returns:
         Read-only arrays of the stored shapes and dtypes (bfloat16 as `ml_dtypes.bfloat16`), by key.
@@ -48,9 +50,14 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"there is no weights file {path}; give a .safetensors or .pth file.")
     try:
-        content, others = _read(path)
+        file = open(path, "rb")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from error
+    try:
+        with file:
+            content, others = _read(path, file)
         return _state_dict(content, path), others
-    except (InputError, OSError):
+    except InputError:
         raise
     except Exception as error:  # whatever bytes that are no checkpoint make the parsers raise
         raise InputError(
@@ -59,13 +66,12 @@ def load(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         ) from error
 
 
-def _read(path: Path) -> tuple[Any, dict[str, Any]]:
-    with open(path, "rb") as file:
-        if file.read(9)[8:] == b"{":  # eight bytes of length, then a JSON header
-            with safetensors.safe_open(path, "numpy") as opened:
-                return safetensors.numpy.load_file(path), opened.metadata() or {}
-        file.seek(0)
-        content = _read_zip(file) if zipfile.is_zipfile(path) else _read_legacy(file)
+def _read(path: Path, file: io.BufferedReader) -> tuple[Any, dict[str, Any]]:
+    if file.read(9)[8:] == b"{":  # eight bytes of length, then a JSON header
+        with safetensors.safe_open(path, "numpy") as opened:
+            return safetensors.numpy.load_file(path), opened.metadata() or {}
+    file.seek(0)
+    content = _read_zip(file) if zipfile.is_zipfile(path) else _read_legacy(file)
     wrapped = isinstance(content, Mapping) and any(key in content for key in WRAPPERS)
     return content, {k: x for k, x in content.items() if k not in WRAPPERS} if wrapped else {}
 
@@ -75,7 +81,7 @@ def _state_dict(content: Any, path: Path) -> dict[str, np.ndarray]:
         if content and all(isinstance(x, np.ndarray) for x in content.values()):
             return {str(key): x for key, x in content.items()}
         for wrapper in WRAPPERS:
-            if isinstance(content.get(wrapper), Mapping):
+            if isinstance(content.get(wrapper), Mapping) and content[wrapper]:
                 return _state_dict(content[wrapper], path)
     keys = some(map(str, content)) if isinstance(content, Mapping) else type(content).__name__
     raise InputError(
@@ -133,7 +139,7 @@ _ALLOWED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):  # in Python: the one in C allocates what a file claims to need
     """Unpickles tensors and containers; `storage(kind, key, numel, view)` gives a flat array."""
 
     def __init__(self, file: Any, storage: Any):
@@ -155,7 +161,9 @@ class _Unpickler(pickle.Unpickler):
 def _read_zip(file: io.BufferedReader) -> Any:
     """The format of torch >= 1.6: a zip of one pickle and one file per storage."""
     with zipfile.ZipFile(file) as archive:
-        names = set(archive.namelist())
+        names, budget = set(archive.namelist()), os.fstat(file.fileno()).st_size
+        if sum(member.file_size for member in archive.infolist()) > budget:
+            raise ValueError("its parts are larger than the file")
         root = next(n for n in names if n.endswith("/data.pkl")).removesuffix("data.pkl")
         order = archive.read(f"{root}byteorder") if f"{root}byteorder" in names else b"little"
         if order != b"little":

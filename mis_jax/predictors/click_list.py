@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from mis_jax.errors import InputError
-from mis_jax.predictors.clicks import Click, checked_clicks, checked_image, sam_answer
+from mis_jax.predictors.clicks import (
+    Click,
+    checked_clicks,
+    checked_image,
+    read_only,
+    refuse_box,
+    sam_answer,
+)
 
 THRESHOLD = 0.5  # probability above which a pixel is object
 
@@ -19,7 +26,7 @@ class ClickListPredictor(abc.ABC):
         self._clicks: tuple[Click, ...] = ()
 
     def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
+        """Starts on an image, uint8 RGB [H, W, 3], without clicks; it is copied."""
         self._image = checked_image(image)
         self._prepare(self._image)
         self.reset()
@@ -40,8 +47,11 @@ class ClickListPredictor(abc.ABC):
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Probability of the object at each pixel, float32 [H, W]; 0 without clicks."""
-        return self._probs
+        """Probability of the object at each pixel, float32 [H, W]; 0 without clicks.
+
+        It cannot be written to, and stays as it is at further clicks.
+        """
+        return read_only(self._probs)
 
     @property
     def mask(self) -> np.ndarray:
@@ -54,12 +64,14 @@ class ClickListPredictor(abc.ABC):
         point_labels: np.ndarray | Sequence,
         mask_input: None = None,
         multimask_output: bool = False,
+        box: None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mask for a list of clicks, as `mis_jax.Predictor.predict` gives it.
 
-        Clicks before are forgotten. There is one mask, and none to start from: `mask_input` and
-        `multimask_output` are there to be refused.
+        Clicks before are forgotten. There is one mask, and none to start from: `mask_input`,
+        `multimask_output` and `box` are there to be refused.
         """
+        refuse_box(box)
         if mask_input is not None or multimask_output:
             raise InputError("This predictor takes clicks only, and gives one mask for them.")
         self._set(checked_clicks(point_coords, point_labels, self._shape))

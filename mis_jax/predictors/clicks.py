@@ -18,14 +18,14 @@ class Click:
 
 
 def checked_image(image: np.ndarray) -> np.ndarray:
-    """The image, if it is uint8 RGB [H, W, 3]; else `InputError` says so."""
+    """A copy of the image, if it is uint8 RGB [H, W, 3]; else `InputError` says so."""
     image = np.asarray(image)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
         raise InputError(
             f"set_image needs a uint8 RGB image [H, W, 3], not {image.dtype} "
             f"{list(image.shape)}; mis_jax.datasets.read_image gives one."
         )
-    return image
+    return image.copy()
 
 
 def checked_clicks(
@@ -45,6 +45,22 @@ def checked_clicks(
         raise InputError(f"A click lies outside the image of {width} x {height} pixels (x, y).")
     pairs = zip(coords.tolist(), labels.tolist(), strict=True)
     return tuple(Click(y, x, bool(label)) for (x, y), label in pairs)
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    """A view of an array that cannot be written to."""
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+def refuse_box(box: object) -> None:
+    """`InputError` for the box that Segment Anything's predictor would take."""
+    if box is not None:
+        raise InputError(
+            "Boxes are not supported yet; leave box out, click in the middle of the object, and "
+            "then where the mask is wrong."
+        )
 
 
 def sam_answer(mask: np.ndarray, probs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

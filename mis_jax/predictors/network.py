@@ -14,9 +14,17 @@ from typing import Any
 import numpy as np
 
 from mis_jax.errors import InputError
-from mis_jax.predictors.clicks import Click, checked_clicks, checked_image, sam_answer
+from mis_jax.predictors.clicks import (
+    Click,
+    checked_clicks,
+    checked_image,
+    read_only,
+    refuse_box,
+    sam_answer,
+)
 from mis_jax.predictors.torch_arithmetic import resize_align_corners, sigmoid
 from mis_jax.predictors.zoom_in import (
+    POINT_ROWS,
     Answer,
     Roi,
     crop,
@@ -30,6 +38,7 @@ from mis_jax.predictors.zoom_in import (
 # [B, 2, 2n, 3]) -> logits [B, S, S]. Points are those of the image and of its mirror image: n
 # positive, then n negative rows (row, col, order of the click from 0), padded with -1.
 Network = Callable[[np.ndarray, np.ndarray, np.ndarray], Any]
+ROWS = 3 * POINT_ROWS  # of each kind, where nobody knows how many clicks there will be
 
 
 class Predictor:
@@ -55,10 +64,11 @@ class Predictor:
 
         config, params = loading.load(pathlib.Path(run_or_file))
         e = config.eval
-        return cls(make_network(config, params, e.size, e.flip), e.size, e.threshold)
+        network = at_any_click(make_network(config, params, e.size, e.flip))
+        return cls(network, e.size, e.threshold)
 
     def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3], without clicks."""
+        """Starts on an image, uint8 RGB [H, W, 3], without clicks; it is copied."""
         self._image = checked_image(image)
         self._crop = None
         self.reset()
@@ -81,8 +91,11 @@ class Predictor:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Probability of the object at each pixel, float32 [H, W]; 0 outside the region."""
-        return self._probs
+        """Probability of the object at each pixel, float32 [H, W]; 0 outside the region.
+
+        It cannot be written to, and stays as it is at further clicks.
+        """
+        return read_only(self._probs)
 
     @property
     def mask(self) -> np.ndarray:
@@ -100,6 +113,7 @@ class Predictor:
         point_labels: np.ndarray | Sequence,
         mask_input: np.ndarray | None = None,
         multimask_output: bool = False,
+        box: None = None,
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mask for a list of clicks, in the call convention of Segment Anything.
 
@@ -112,12 +126,14 @@ class Predictor:
             mask_input: [H, W] or [1, H, W], a bool mask or logits as this method returns. All the
                 clicks are then answered in one pass that starts from this mask.
             multimask_output: must be False; there is one mask.
+            box: must be None; boxes are not supported.
 
         Returns:
             masks bool [1, H, W]; scores float32 [1], the soft IoU of the mask and its
             probabilities, which is no calibrated estimate; logits float32 [1, H, W], within about
             +-16.
         """
+        refuse_box(box)
         if multimask_output:
             raise InputError("Clicks give one mask here; call predict with multimask_output=False.")
         clicks = checked_clicks(point_coords, point_labels, self._shape)
@@ -177,6 +193,22 @@ def make_network(config: Any, params: Any, size: int, flip: bool) -> Network:
     With `flip`, logits are averaged with those of the mirrored image.
     """
     return functools.partial(make_program(config, size, flip), params)
+
+
+def at_any_click(network: Network) -> Network:
+    """A network that is asked with as many rows at the first click as at the 72nd of a kind.
+
+    So it is compiled once, at the first click, and no later one waits for that; the rows cost no
+    time that can be measured. Evaluation knows how many clicks there will be, and needs fewer rows.
+    """
+
+    def answer(image, previous, points):
+        halves = points.reshape(*points.shape[:2], 2, -1, points.shape[-1])
+        more = -halves.shape[3] % ROWS
+        halves = np.pad(halves, [(0, 0)] * 3 + [(0, more), (0, 0)], constant_values=-1)
+        return network(image, previous, halves.reshape(*points.shape[:2], -1, points.shape[-1]))
+
+    return answer
 
 
 def make_program(config: Any, size: int, flip: bool) -> Callable:

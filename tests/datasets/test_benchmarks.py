@@ -205,7 +205,7 @@ def test_unusable_files_are_named_and_the_rest_is_read(tmp_path):
         "torn": "torn.png",
         "mask alone.png": "no image",
         "mask good.tif": "second mask called good",
-        "halfpng": "halfpng.png: truncated or damaged",
+        "halfpng": "halfpng.png cannot be read",
         "halfbmp": "halfbmp.bmp cannot be read",
         "halftif": "halftif.tif cannot be read",
     }

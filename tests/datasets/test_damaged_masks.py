@@ -113,6 +113,18 @@ def test_damaged_files_end_in_sentences(tmp_path):
         every_reading(path)
 
 
+def test_a_png_with_any_byte_changed_is_refused_or_the_same(tmp_path):
+    """Its checksums see to it, which Pillow leaves out; a chunk that is not asked for may go."""
+    whole = kinds()["grey.png"]
+    path = tmp_path / "a.png"
+    path.write_bytes(whole)
+    truth = masks.read_mask(path, Reading()).pixels
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        with contextlib.suppress(InputError):
+            np.testing.assert_array_equal(masks.read_mask(path, Reading()).pixels, truth)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_files_that_are_cut_off_are_refused_or_whole(tmp_path):
     for name, data in kinds().items():
@@ -169,21 +181,6 @@ def test_headers_of_absurd_sizes_are_refused_before_there_is_room_for_them(tmp_p
         masks.read_mask(tmp_path / "a.png", Reading())
 
 
-def test_no_byte_of_a_png_changes_its_mask(tmp_path):
-    """Its checksums tell, which Pillow leaves out."""
-    path, data = tmp_path / "a.png", kinds()["alpha.png"]
-    path.write_bytes(data)
-    whole = masks.read_mask(path, HALF).pixels
-    refused = 0
-    for at in range(len(data)):
-        path.write_bytes(data[:at] + bytes([data[at] ^ 16]) + data[at + 1 :])
-        try:
-            np.testing.assert_array_equal(masks.read_mask(path, HALF).pixels, whole)
-        except InputError:
-            refused += 1
-    assert refused == len(data)
-
-
 def test_no_byte_of_a_deflated_strip_changes_its_mask(tmp_path):
     grey = np.asarray(Image.open(io.BytesIO(kinds()["grey.png"])))
     data = encoded(grey, "TIFF", compression="tiff_adobe_deflate")
@@ -202,5 +199,7 @@ def test_no_byte_of_a_deflated_strip_changes_its_mask(tmp_path):
 def test_a_damaged_jpeg_is_no_mask(tmp_path):
     path, data = tmp_path / "a.jpg", kinds()["grey.jpg"]
     path.write_bytes(data[:-40] + data[-2:])
-    with pytest.raises(InputError, match=r"the mask .*a\.jpg: truncated or damaged \("):
+    with pytest.raises(
+        InputError, match=r"the mask .*a\.jpg cannot be read: truncated or damaged \("
+    ):
         masks.read_mask(path, HALF)

@@ -228,7 +228,7 @@ def test_identified_by_shapes(variant, patch, size):
         ({"neck.down_8.2.bias": None}, r"x\.pth: .*missing: neck\.down_8\.2\.bias;"),
         ({"extra.weight": np.zeros(1, "f")}, r"x\.pth: .*left over: extra\.weight;"),
         ({"head.conv_seg.bias": np.zeros(3, "f")}, r"another shape: head\.conv_seg\.bias"),
-        ({"backbone.pos_embed": None}, r"holds no SimpleClick \(missing: backbone\.pos_embed\)"),
+        ({"backbone.pos_embed": None}, r"Click \(missing: backbone\.pos_embed; found: "),
         ({"backbone.pos_embed": np.zeros((1, 60, 16), "f")}, r"square image.*\[1, 60, 16\]"),
         ({"backbone.pos_embed": np.zeros((1, 65, 17), "f")}, r"17 channels.*none of.*B, L, H"),
         ({"backbone.pos_embed": np.zeros((3,), "f")}, r"pos_embed is \[3\]"),

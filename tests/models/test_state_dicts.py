@@ -3,10 +3,12 @@
 import collections
 import io
 import pickle
+import resource
 import struct
 import sys
 import types
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -144,7 +146,7 @@ RAN = []
 
 
 @WRITERS
-@pytest.mark.parametrize("wrapper", ["model", "state_dict"])
+@pytest.mark.parametrize("wrapper", ["model", "state_dict", "teacher", "student"])
 def test_wrappers_and_inert_classes(tmp_path, torch, write, wrapper):
     """Whatever else is in the file is neither imported nor run."""
     values = np.arange(3, dtype=np.float32)
@@ -192,6 +194,55 @@ def test_damaged_torch_files(tmp_path, torch, write):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(InputError, match="again"):
             state_dicts.load_state_dict(path)
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+def test_damaged_files_raise_nothing_but_input_errors_and_need_little_memory(tmp_path, torch, kind):
+    """500 files of each kind, cut off and with bytes changed, some of them claims of sizes."""
+    path, rng = tmp_path / "x.pth", np.random.default_rng(0)
+    values = rng.normal(size=400).astype("f")
+    if kind == "safetensors":
+        save_file({f"layer.{k}": values for k in range(9)}, path)
+    else:
+        write = write_zip if kind == "zip" else write_legacy
+        storage = Stored("FloatStorage", values)
+        tensors = {f"layer.{k}": torch.tensor(storage, (20, 20), (20, 1)) for k in range(200)}
+        write(path, {"state_dict": tensors, "epoch": 3}, torch)
+    whole, refused = path.read_bytes(), 0
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, limits[1]))
+    try:
+        for k in range(500):
+            data = bytearray(whole[: rng.integers(len(whole))] if k % 4 == 0 else whole)
+            for _ in range(rng.integers(1, 4) if data else 0):
+                near = rng.integers(len(data)) if k % 2 else rng.integers(min(len(data), 900))
+                data[near] = rng.integers(256)
+            path.write_bytes(data)
+            try:
+                state_dicts.load(path)
+            except InputError:
+                refused += 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert refused > 120
+
+
+def test_claims_of_huge_sizes_allocate_nothing(tmp_path, torch):
+    path = tmp_path / "x.pth"
+    storage = Stored("FloatStorage", np.zeros(3, np.float32))
+    write_zip(path, {"w": torch.tensor(storage, (2**40, 2), (0, 0))}, torch)
+    assert state_dicts.load_state_dict(path)["w"].shape == (2**40, 2)  # a view of three numbers
+    put = b"\x80\x02}r" + struct.pack("<I", 2**31) + b"."  # remembers the dict as the 2^31st
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", put)
+    with pytest.raises(InputError, match="no state dict"):
+        state_dicts.load_state_dict(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", put)
+        archive.writestr("a/data/0", bytes(10**7))
+    with pytest.raises(InputError, match="larger than the file"):
+        state_dicts.load_state_dict(path)
 
 
 def test_unusable_files(tmp_path, torch):

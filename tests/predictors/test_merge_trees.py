@@ -102,8 +102,9 @@ def test_evidence_is_certain_at_clicks_and_fades_with_distance_and_unlikeness():
     expected[20, 10], expected[35, 30] = 1, 0
     found = lib.click_evidence(tree, colours, clicks, 80, 100).reshape(40, 50)
     np.testing.assert_allclose(found, expected, atol=0.003)  # what is left beyond its reach
-    both = [*clicks, Click(40, 20, False)]
-    assert lib.click_evidence(tree, colours, both, 80, 100)[20 * 50 + 10] == 0  # the later one
+    for both in ([*clicks, Click(40, 20, False)], [Click(40, 20, False), *clicks]):
+        contested = lib.click_evidence(tree, colours, both, 80, 100)[20 * 50 + 10]
+        assert 0.3 < contested < 0.7  # a patch of clicks of both kinds is sure of neither
 
 
 def image_of(height, width, seed=0):
@@ -159,6 +160,34 @@ def test_undo_predict_and_a_second_predictor_give_the_same_masks():
     np.testing.assert_array_equal(predictor.click(*CLICKS[0]), masks[0])
     predictor.set_image(image[:50, :60])
     assert predictor.click(3, 4).shape == (50, 60)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_list_of_clicks_gives_the_same_mask_whatever_was_asked_before(seed):
+    rng = np.random.default_rng(seed)
+    image = scene(2)[0][:80, :100]
+    used = started(image)
+    pool = [(x, y, rng.random() < 0.5) for x, y in rng.integers(30, 44, (6, 2)).tolist()]
+    for _ in range(4):
+        chosen = [pool[k] for k in rng.permutation(6)[: rng.integers(1, 7)]]
+        masks = used.predict([c[:2] for c in chosen], [c[2] for c in chosen])[0]
+        fresh = started(image)
+        for click in chosen:
+            mask = fresh.click(*click)
+        np.testing.assert_array_equal(masks[0], mask)
+
+
+def test_a_click_at_the_border_of_the_mask_moves_the_border_alone():
+    image = np.full((90, 120, 3), 230, np.uint8)
+    image[30:60, 40:80] = 60
+    predictor = started(image)
+    before = predictor.click(60, 45)
+    assert before[30:60, 40:80].mean() > 0.95
+    after = predictor.click(39, 45)  # a pixel outside, given to the object
+    assert after[45, 39]
+    assert 1 <= (before != after).sum() <= 5
+    np.testing.assert_array_equal(predictor.undo(), before)
 
 
 @pytest.mark.parametrize("snapping", [False, True])

@@ -1,17 +1,21 @@
 """ZoomIn, flip and the public Predictor, against formulas written out again."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
+import tiny_run
 from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 from scipy import ndimage
 from scipy.special import expit
 
 from mis_jax.configs import quickstart
 from mis_jax.errors import InputError
-from mis_jax.models import simpleclick
+from mis_jax.models import porting, simpleclick
 from mis_jax.predictors import network as lib
 from mis_jax.predictors import torch_arithmetic, zoom_in
 from mis_jax.predictors.clicks import Click
@@ -283,6 +287,38 @@ def test_sigmoid_is_rounded_correctly():
     off = np.abs(found - exact)[normal] / np.spacing(nearest[normal])
     assert off.max() < 0.51
     np.testing.assert_allclose(found[~normal], nearest[~normal], atol=3e-45)
+
+
+def test_a_loaded_network_is_compiled_once_for_sixty_clicks_of_both_kinds(tmp_path, monkeypatch):
+    c = tiny_run.get_config()
+    shapes = simpleclick.shapes(c.model.variant, c.model.patch, c.data.crop)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype("f"), shapes)
+    metadata = {"mis_jax": json.dumps(c.to_dict())}
+    save_file(porting.unport(params), tmp_path / "x.safetensors", metadata)
+    traced, drawn = [], simpleclick.click_maps
+
+    def counted(points, size):  # Python runs it once a program: while tracing
+        traced.append(points.shape)
+        return drawn(points, size)
+
+    monkeypatch.setattr(simpleclick, "click_maps", counted)
+    predictor = Predictor.load(tmp_path / "x.safetensors")
+    predictor.set_image(image_of(60, 70))
+    predictor.click(3, 4)
+    compiled = len(traced)
+    assert compiled
+    for k in range(1, 120):
+        predictor.click(*rng.uniform(0, 60, 2), positive=k < 60)
+    assert len(traced) == compiled
+    rows = lib.make_network(c, params, c.eval.size, c.eval.flip)  # what evaluation compiles
+    plainly = Predictor(rows, c.eval.size, c.eval.threshold)
+    again = Predictor.load(tmp_path / "x.safetensors")
+    for p in (plainly, again):
+        p.set_image(image_of(60, 70))
+        for x, y, positive in [(30, 20, True), (5, 50, False), (40, 44, True)]:
+            p.click(x, y, positive)
+    np.testing.assert_array_equal(plainly.probabilities, again.probabilities)
 
 
 def test_a_batch_gets_the_digits_that_each_object_gets_alone():

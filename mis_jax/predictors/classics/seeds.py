@@ -8,10 +8,12 @@ import cv2
 import numpy as np
 
 from mis_jax.datasets import images
+from mis_jax.predictors import views
 from mis_jax.predictors.click_list import ClickListPredictor
 from mis_jax.predictors.clicks import Click
+from mis_jax.predictors.zoom_in import Roi, crop
 
-MAX_SIDE = 512  # pixels; longer images are shrunk to it and the mask enlarged, for quick answers
+MAX_SIDE = 512  # pixels; longer images are shrunk to it (views.py) and the mask enlarged, for speed
 
 
 class SeedPredictor(ClickListPredictor):
@@ -32,23 +34,39 @@ class SeedPredictor(ClickListPredictor):
     def settings(self) -> dict:
         """All that the masks depend on, for the record."""
         names = ("radius", *self.constants)
-        return {"max_side": MAX_SIDE} | {name: getattr(self, name) for name in names}
+        seen = {"max_side": MAX_SIDE, "views": list(views.SETTINGS)}
+        return seen | {name: getattr(self, name) for name in names}
 
     def _prepare(self, image: np.ndarray) -> None:
-        self._small = images.shrink(image, MAX_SIDE)
-        self._look(self._small)
+        self._roi: Roi | None = None
+        if not views.in_parts(self._shape, MAX_SIDE):
+            self._see(views.first_look(self._shape, (), MAX_SIDE))
+
+    def _see(self, roi: Roi) -> None:
+        """Looks at a part of the image, if it is not what it saw last."""
+        if roi != self._roi:
+            assert self._image is not None  # or there would be no clicks
+            part = crop(self._image, roi)
+            self._small = images.shrink(part, views.longest(part.shape, MAX_SIDE))
+            self._look(self._small)
+            self._roi = roi
 
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
-        height, width = self._shape
+        found = np.zeros(self._shape, np.float32)
         if not any(c.positive for c in clicks):
-            return np.zeros((height, width), np.float32)
-        h, w = self._small.shape[:2]
-        scaled = [(c.row * h / height, c.col * w / width, c.positive) for c in clicks]
+            return found
+        roi = views.first_look(self._shape, clicks, MAX_SIDE)
+        self._see(roi)
+        part, (h, w) = crop(found, roi), self._small.shape[:2]
+        height, width = part.shape
+        near = views.inside(clicks, roi)
+        scaled = [(c.row * h / height, c.col * w / width, c.positive) for c in near]
         seeds = seed_map(scaled, (h, w), self.radius)
         probs = self._label(seeds) if (seeds < 0).any() else seeds.astype(np.float32)
         if (h, w) != (height, width):
             probs = cv2.resize(probs, (width, height), interpolation=cv2.INTER_LINEAR)
-        return probs
+        part[...] = probs
+        return found
 
     @abc.abstractmethod
     def _look(self, image: np.ndarray) -> None:

@@ -11,8 +11,8 @@ letters (layouts.py):
     NAME.jpg + NAME.json                    labelme's polygons (labelme.py)
 
 images may also be called image, imgs, img, photos; masks also mask, gt, labels, annotations.
-NAME_0.png, NAME_1.png, ... are masks of as many objects of NAME. What a mask's values mean is in
-masks.py.
+NAME_0.png, NAME_1.png, ... or NAME/*.png are masks of as many objects of NAME. What a mask's values
+mean is in masks.py.
 
 COCO's annotations of instances are read as well (coco.py), and what tools/data/build_benchmarks.py
 made (tfds.py).
@@ -97,6 +97,8 @@ def open_benchmark(name: str, folder: str | Path, reading: Reading | None = None
         readers, skipped = _read_pairs(name, layouts.own_pairs(folder), masks.read_mask, reading)
     if not readers:
         why = "".join(f"; {k}: {v}" for k, v in list(skipped.items())[:1])
+        if layouts.NO_IMAGE in skipped.values():
+            why += ", by which a mask is called: NAME.png, NAME_mask.png or NAME_0.png"
         raise InputError(f"{name}: {folder} has no image with a mask{why}{_other_folders(folder)}.")
     return Benchmark(name, EXPECTED.get(kind), readers, skipped, photos=photos_of(readers))
 

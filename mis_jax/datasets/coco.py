@@ -166,6 +166,8 @@ def _read(
         raise InputError(
             f"the image is {shown[1]} x {shown[0]} pixels, its mask {width} x {height}"
         )
+    if not isinstance(outline, dict):
+        open += outlines.check_points(outlines.polygons(outline), height, width)
     mask = outlines.decode(outline, height, width).astype(np.int32)
     pixels, mask, found = aligned(picture, mask, reading)
     return Labelled(pixels, mask, (*found, *notes, *open))

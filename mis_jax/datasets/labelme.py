@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from mis_jax.datasets import images, layouts
+from mis_jax.datasets import images, layouts, outlines
 from mis_jax.datasets.orientation import aligned
 from mis_jax.datasets.reading import Reading
 from mis_jax.datasets.recent import Recent
@@ -24,6 +24,7 @@ from mis_jax.datasets.samples import Labelled, Reader
 from mis_jax.errors import InputError
 
 AREAS = {"polygon": 3, "rectangle": 2, "circle": 2, "mask": 2}  # shape -> points it needs
+CORNERS = "polygon", "rectangle"  # their points are on their outline
 MOST = 1e5  # coordinates beyond are no pixels
 _recent_image = Recent(images.read_picture)
 
@@ -31,12 +32,11 @@ Shape = dict[str, Any]
 
 
 def is_labelme(folder: Path) -> bool:
-    """Whether a folder has a file of labelme's called as a photo in it, and no folder of masks."""
+    """Whether a folder has a file of labelme's with a photo, and no folder of masks."""
     if any(p.name.lower() in layouts.MASK_FOLDERS for p in layouts.subfolders(folder)):
         return False
-    photos = {p.stem for p in layouts.files(folder)}
-    named = (path for path in sorted(folder.glob("*.json")) if path.stem in photos)
-    return any(_shapes(path) is not None for path in named)  # the first may be damaged
+    found = ((path, _shapes(path)) for path in sorted(folder.glob("*.json")))
+    return any(content and _photo(path, content).is_file() for path, content in found)
 
 
 def read_folder(folder: Path, reading: Reading) -> tuple[dict[str, Reader], dict[str, str]]:
@@ -122,7 +122,10 @@ def _read(photo: Path, shapes: list[Shape], size: tuple[Any, Any], reading: Read
             f"the image is {shape[1]} x {shape[0]} pixels, its mask {width} x {height}"
         )
     height, width = int(height), int(width)
-    return aligned(picture, fill(shapes, height, width).astype(np.int32), reading)
+    drawn = [np.array(s["points"], float) for s in shapes if s["shape_type"] in CORNERS]
+    cut = outlines.check_points(drawn, height, width) if drawn else ()
+    found = aligned(picture, fill(shapes, height, width).astype(np.int32), reading)
+    return found._replace(notes=(*found.notes, *cut))
 
 
 def _shapes(path: Path) -> dict | None:

@@ -18,7 +18,9 @@ MASK_FOLDERS = (*OBJECT_FOLDERS, *CLASS_FOLDERS, "mask", "masks", "gt", "labels"
 PREVIEW_FOLDERS = ("segmentationobjectvisualization", "segmentationclassvisualization")  # labelme's
 LOSSLESS = (".png", ".bmp", ".dib", ".tif", ".tiff", ".gif")  # of masks beside their photos
 
-_PARTS = re.compile(r"(.+?)(_mask)?(_\d+)?", re.IGNORECASE | re.DOTALL)
+NO_IMAGE = "no image of this name"
+_WORDS = "mask|masks|seg|segmentation|gt|label|labels"  # behind the name of a photo
+_PARTS = re.compile(rf"(.+?)([_-](?:{_WORDS}))?(_\d+)?", re.IGNORECASE | re.DOTALL)
 
 
 class Named(NamedTuple):
@@ -85,7 +87,7 @@ def pair(photos: Sequence[Named], masks: Sequence[Named], exact: bool = False) -
     for mask in masks:
         match = (mask.key, False) if exact else _match(mask.key, first)
         if match is None or match[0] not in first:
-            skipped[f"mask {mask.shown}"] = "no image of this name"
+            skipped[f"mask {mask.shown}"] = NO_IMAGE
         else:
             name = mask.key if match[1] else match[0]
             of_photo.setdefault(match[0], []).append((name, mask))
@@ -124,7 +126,8 @@ def mask_files(paths: Sequence[Path]) -> dict[Path, str]:
     found = {}
     for path, (folder, kept_in, stem) in places.items():
         beside = photos.get(folder, set())
-        if kept_in and _match(stem, beside):
+        parent, _, last = folder.rpartition("/")
+        if kept_in and (_match(stem, beside) or last in photos.get(parent, ())):
             found[path] = f"a mask, in {kept_in} beside the photos"
         elif not kept_in and _called_mask(stem, beside):
             found[path] = "a mask, NAME_mask beside NAME"
@@ -135,7 +138,8 @@ def photo_of(stem: str, photos: Collection[str]) -> str | None:
     """The name, out of `photos`, of the photo that a mask called `stem` is of.
 
     It is the photo of the same name, or else of that name without .jpg or another suffix of images,
-    without _mask, without a number _0, or without several of these.
+    without _mask, _seg, _gt, _label or the like, without a number _0, or without several of these;
+    or else the one that the mask's folder is called as, NAME/0.png.
     """
     match = _match(stem, photos)
     return match[0] if match else None
@@ -236,18 +240,25 @@ def _match(stem: str, photos: Collection[str]) -> tuple[str, bool] | None:
     if parts and parts[3]:
         match = _match(stem[: -len(parts[3])], photos)
         return (match[0], True) if match else None
-    return _match(stem[: -len(parts[2])], photos) if parts and parts[2] else None
+    if parts and parts[2]:
+        return _match(stem[: -len(parts[2])], photos)
+    folder = stem.rpartition("/")[0]
+    return (folder, True) if folder in photos else None
 
 
-def _says_mask(stem: str) -> bool:
+def _says_mask(stem: str) -> str:
+    """The NAME of a file called NAME_mask or NAME_mask_0; empty if it is not called so.
+
+    Of a file beside photos, other words do not say that it is none of them.
+    """
     parts = _PARTS.fullmatch(stem)
-    return bool(parts and parts[2])
+    return parts[1] if parts and (parts[2] or "").lower() == "_mask" else ""
 
 
 def _called_mask(stem: str, photos: Collection[str]) -> bool:
     """Whether a file called NAME_mask or NAME_mask_0 lies beside a NAME."""
-    parts = _PARTS.fullmatch(stem)
-    return bool(parts and parts[2] and photo_of(parts[1], photos))
+    name = _says_mask(stem)
+    return bool(name and photo_of(name, photos))
 
 
 def _place(path: PurePath) -> tuple[str, str, str]:

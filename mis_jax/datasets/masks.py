@@ -10,7 +10,8 @@ By itself, a mask file is read if it has one of these:
     transparency that differs    the object is what is opaque
 
 With "ids" of `reading.MASKS`, every value above 0 is an object; with "half", the object is what is
-above half of the range. Everything else is refused with the values that were seen.
+above half of the range, but where 8 bits have 0 and 1, or 0, 128 and 255, as above. Everything else
+is refused with the values that were seen.
 """
 
 from pathlib import Path
@@ -21,18 +22,22 @@ import numpy as np
 from mis_jax.datasets.planes import Plane, most, read_plane, values
 from mis_jax.datasets.reading import Notes, Reading
 from mis_jax.datasets.recent import Recent
+from mis_jax.datasets.seen import listed, seen
 from mis_jax.errors import InputError
 
 EVERYWHERE = "its mask is object everywhere"
 NO_BACKGROUND = "its mask has no background, only 128 (not counted) and 255"
 BOTH = "its mask has 0, 1 and 255; both 1 and 255 are the object"
 EDGES = "its mask is transparency with soft edges; the object is what is more than half opaque"
-BY_INDEX = "its mask's palette has black for another index than 0; 0 is background all the same"
 BORDER = "its mask has the colour (224, 224, 192) of VOC's borders, which is not counted"
+LAST_ID = (
+    "the greatest value of its mask is taken as an object; 255 is not counted of a palette only"
+)
+NO_DATA = "pixels of its mask without data (GDAL_NODATA) are not counted"
 NOT_COUNTED, VOID = 128, 255  # a grey, an index
 MOST_IDS = 10_000  # objects of a file
 _VOC_BORDER, _VOC_BORDER_RGB = 0xE0E0C0, (0xE0, 0xE0, 0xC0)
-_NAMED = 6  # values that a sentence names
+_BLACK = (0, 0, 0)
 _FEW = 8, 8  # colours at most, each of as many pixels on average, that are no photo
 
 
@@ -53,12 +58,27 @@ def read_mask(path: Path, reading: Reading) -> Mask:
     Raises:
         InputError: names the file, its values, and the option that settles what they mean.
     """
-    plane = read_plane(path)
+    plane, gone = _with_data(read_plane(path))
     try:
-        pixels, notes = _half(plane) if "half" in reading.masks else _object(plane)
+        half = "half" in reading.masks and not _is_known(plane)
+        pixels, notes = _half(plane) if half else _object(plane)
     except InputError as error:
         raise InputError(f"the mask {path} {error}") from None
-    return Mask(pixels.astype(np.int32), plane.orientation, notes)
+    return _without(gone, Mask(pixels.astype(np.int32), plane.orientation, notes))
+
+
+def _with_data(plane: Plane) -> tuple[Plane, np.ndarray | None]:
+    """A plane with background for what has no data, and where that is."""
+    if plane.no_data is None:
+        return plane, None
+    return plane._replace(pixels=np.where(plane.no_data, 0, plane.pixels)), plane.no_data
+
+
+def _without(gone: np.ndarray | None, mask: Mask) -> Mask:
+    if gone is None:
+        return mask
+    pixels = np.where(gone, np.int32(-1), mask.pixels)
+    return Mask(pixels, mask.orientation, (*mask.notes, NO_DATA))
 
 
 def list_ids(path: Path) -> dict[str, int]:
@@ -69,34 +89,40 @@ def list_ids(path: Path) -> dict[str, int]:
     Raises:
         InputError: names the file that has no such values.
     """
-    plane = _recent_plane(path)
+    plane, _ = _with_data(_recent_plane(path))
     found = values(plane.pixels if plane.alpha is None else plane.pixels[plane.alpha > 0])
     if plane.lossy and len(found) > 2:
-        seen = _seen(plane, found)
-        raise InputError(f"the mask {path} is a JPEG, of which ids cannot be known; it has {seen}")
+        shown = seen(plane, found)
+        raise InputError(
+            f"the mask {path} is {plane.lossy}, of which ids cannot be known; it has {shown}; "
+            "save it as PNG"
+        )
     if found.dtype.kind == "f" and not (found == np.round(found)).all():
-        raise InputError(f"the mask {path} has no whole numbers for ids; it has {_list(found)}")
+        raise InputError(f"the mask {path} has no whole numbers for ids; it has {listed(found)}")
     voids = _voids(plane, found)
     ids = [int(value) for value in found if value > 0 and value not in voids]
     if len(ids) > MOST_IDS:
         raise InputError(f"the mask {path} has {len(ids):,} values, too many to be ids")
     if not ids:
-        raise InputError(f"the mask {path} has no object pixel; it has {_seen(plane, found)}")
+        raise InputError(f"the mask {path} has no object pixel; it has {seen(plane, found)}")
     digits = 6 if plane.most <= 255 else 12
     return {f"{id:0{digits}x}" if plane.kind == "colour" else str(id): id for id in ids}
 
 
 def read_id(path: Path, id: int) -> Mask:
     """One of the objects that `list_ids` lists."""
-    plane = _recent_plane(path)
-    voids = _voids(plane, values(plane.pixels))
+    plane, gone = _with_data(_recent_plane(path))
+    found = values(plane.pixels)
+    voids = _voids(plane, found)
     notes: Notes = (BORDER,) if set(voids) - {VOID} else ()
+    if plane.kind == "grey" and id == plane.most and len(found) > 2 and id - 1 not in found:
+        notes = (*notes, LAST_ID)
     mask = _marked(plane.pixels, id, voids)
     if plane.pixels.dtype.kind in "if":
         mask[plane.pixels < 0] = -1
     if plane.alpha is not None:
         mask[plane.alpha == 0] = 0
-    return Mask(mask, plane.orientation, notes)
+    return _without(gone, Mask(mask, plane.orientation, notes))
 
 
 def _marked(pixels: np.ndarray, value: int, voids: list[int]) -> np.ndarray:
@@ -134,33 +160,29 @@ def _object(plane: Plane) -> tuple[np.ndarray, Notes]:
 
 
 def _by_grey(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:
-    pixels, seen = plane.pixels, found.tolist()
+    pixels, there = plane.pixels, found.tolist()
     byte = plane.pixels.dtype == np.uint8
-    if byte and seen in ([NOT_COUNTED], [0, NOT_COUNTED]):
+    if byte and there in ([NOT_COUNTED], [0, NOT_COUNTED]):
         raise InputError(
-            f"has no object pixel; it has {_list(found)}, and 128 is not counted unless --masks ids"
+            f"has no object pixel; it has {listed(found)}, and 128 is not counted unless "
+            "--masks ids"
         )
-    if seen == [0] or (seen == [0, seen[-1]] and seen[-1] > 0):
+    if there == [0] or (there == [0, there[-1]] and there[-1] > 0):
         return pixels > 0, ()
-    if len(seen) == 1 and seen[0] > 0:
+    if len(there) == 1 and there[0] > 0:
         return pixels > 0, (EVERYWHERE,)
-    if seen in ([0, NOT_COUNTED, 255], [NOT_COUNTED, 255]):
-        notes = () if seen[0] == 0 else (NO_BACKGROUND,)
+    if there in ([0, NOT_COUNTED, 255], [NOT_COUNTED, 255]):
+        notes = () if there[0] == 0 else (NO_BACKGROUND,)
         return np.where(pixels == NOT_COUNTED, -1, pixels == 255), notes
-    if seen == [0, 1, 255]:
+    if there == [0, 1, 255]:
         return pixels > 0, (BOTH,)
     raise _open(plane, found)
 
 
 def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, Notes]:
     greys = _greys(found, palette) if found.any() else None
+    _check_first(found, palette, greys)
     if greys is not None:
-        if found[0] == 0 and greys[0] > greys.min():  # sorted by how many pixels have a colour
-            raise InputError(
-                f"has a palette with {greys[0]} for index 0 and {greys.min()} for another, and "
-                "which is the background cannot be known; --masks ids takes the indices above 0, "
-                f"--masks half what is above {255 // 2}"
-            )
         lookup = np.zeros(256, np.uint8)
         lookup[found] = greys
         return _by_grey(Plane(lookup[plane.pixels], "grey", 255), values(greys))
@@ -169,14 +191,31 @@ def _by_index(plane: Plane, found: np.ndarray, palette: np.ndarray) -> tuple[np.
     if len(objects) > 1:
         raise _open(plane, found)
     if not objects:
-        raise InputError(f"has no object pixel; it has {_seen(plane, found)}, 255 is not counted")
+        raise InputError(f"has no object pixel; it has {seen(plane, found)}, 255 is not counted")
     notes = () if found[0] == 0 else (EVERYWHERE,)
     if set(voids) - {VOID}:
         notes = (*notes, BORDER)
-    black = objects[0] < len(palette) and not palette[objects[0]].any()
-    if found[0] == 0 and black and palette[0].any():
-        notes = (*notes, BY_INDEX)
     return _marked(plane.pixels, objects[0], voids), notes
+
+
+def _check_first(found: np.ndarray, palette: np.ndarray, greys: np.ndarray | None) -> None:
+    """Refuses a palette that some tool sorted by how many pixels have a colour: with black behind.
+
+    The same file may be the indices of classes, of which 0 is background.
+    """
+    if found[0] != 0:
+        return
+    if greys is not None:
+        first, last, half = greys[0], greys.min(), f", --masks half what is above {255 // 2}"
+    else:
+        colours = [tuple(colour) for colour in palette[found[found < len(palette)]].tolist()]
+        first, last = colours[0], _BLACK if _BLACK in colours else colours[0]
+        half = ", and saved as RGB it is what is not black"
+    if first > last:
+        raise InputError(
+            f"has a palette with {first} for index 0 and {last} for another, and which is the "
+            f"background cannot be known; --masks ids takes the indices above 0{half}"
+        )
 
 
 def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
@@ -210,7 +249,7 @@ def _by_alpha(plane: Plane, alpha: np.ndarray) -> tuple[np.ndarray, Notes]:
     colours, (few, each) = values(opaque), _FEW
     if 1 < len(colours) <= min(few, opaque.size // each):
         raise InputError(
-            f"is partly transparent and has {_seen(plane, colours)} where it is not, and which of "
+            f"is partly transparent and has {seen(plane, colours)} where it is not, and which of "
             "them is the object cannot be known; --masks ids takes each as one, --masks half what "
             "is more than half opaque"
         )
@@ -225,6 +264,14 @@ def _by_alpha(plane: Plane, alpha: np.ndarray) -> tuple[np.ndarray, Notes]:
     return alpha > most(alpha.dtype) // 2, (EDGES,)
 
 
+def _is_known(plane: Plane) -> bool:
+    """Whether the values are those of masks, of which half is not asked."""
+    if plane.kind != "grey" or plane.lossy or plane.alpha is not None:
+        return False
+    byte = plane.pixels.dtype == np.uint8
+    return byte and values(plane.pixels).tolist() in ([0, 1], [0, 1, 255], [0, NOT_COUNTED, 255])
+
+
 def _half(plane: Plane) -> tuple[np.ndarray, Notes]:
     pixels, middle = plane.pixels, _middle(plane)
     if plane.alpha is not None:
@@ -234,14 +281,15 @@ def _half(plane: Plane) -> tuple[np.ndarray, Notes]:
             return _object(plane)  # an index has no half
         pixels = plane.palette[pixels, 0]
     elif plane.kind == "colour":
-        raise InputError(f"has {_seen(plane, values(pixels))}, of which --masks half is not known")
+        shown = seen(plane, values(pixels))
+        raise InputError(f"has {shown}, of which --masks half is not known; save it in greys")
     if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
-        seen = _list(values(pixels))
-        raise InputError(f"has {seen}; --masks half of floating-point values is of 0 to 1")
+        shown = listed(values(pixels))
+        raise InputError(f"has {shown}; --masks half of floating-point values is of 0 to 1")
     mask = pixels > middle
     if not mask.any():
-        seen = _list(values(pixels))
-        raise InputError(f"has no object pixel above half, {middle}; it has {seen}")
+        shown = listed(values(pixels))
+        raise InputError(f"has no object pixel above half, {middle}; it has {shown}")
     return mask, (EVERYWHERE,) if mask.all() else ()
 
 
@@ -261,7 +309,8 @@ def _open(plane: Plane, found: np.ndarray) -> InputError:
         if plane.kind == "grey":
             ways += f", or {half.replace('what', 'takes what')} as the object"
         return InputError(
-            f"is a JPEG with {_seen(plane, found)}, of which the object cannot be known; {ways}"
+            f"is {plane.lossy} with {seen(plane, found)}, of which the object cannot be known; "
+            f"{ways}"
         )
     if plane.kind == "colour":
         ways = ids.replace("above 0", "but black")
@@ -273,32 +322,4 @@ def _open(plane: Plane, found: np.ndarray) -> InputError:
         ways = half.replace("what", "takes what") + " as the object"
     else:
         ways = f"{ids}, {half}"
-    return InputError(f"has {_seen(plane, found)}, of which the object cannot be known; {ways}")
-
-
-def _seen(plane: Plane, found: np.ndarray) -> str:
-    if plane.kind == "palette":
-        return f"the palette indices {_list(found)}" if len(found) > 1 else f"index {found[0]} only"
-    if plane.kind != "colour":
-        return _list(found)
-    step = 8 if plane.most <= 255 else 16
-    mask = (1 << step) - 1
-    few = [tuple((int(c) >> shift) & mask for shift in (2 * step, step, 0)) for c in found[:_NAMED]]
-    if len(found) > _NAMED:
-        return f"{len(found):,} colours"
-    return _join(list(map(str, few)))
-
-
-def _list(found: np.ndarray) -> str:
-    """ "0, 128 and 300", or "231 values from 3 to 250"."""
-    if len(found) > _NAMED:
-        return f"{len(found):,} values from {_number(found[0])} to {_number(found[-1])}"
-    return _join([_number(value) for value in found])
-
-
-def _join(words: list[str]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}" if len(words) > 1 else f"{words[0]} only"
-
-
-def _number(value: np.generic) -> str:
-    return f"{float(value):.4g}" if value.dtype.kind == "f" else str(int(value))
+    return InputError(f"has {seen(plane, found)}, of which the object cannot be known; {ways}")

@@ -1,13 +1,17 @@
 """Outlines of COCO's annotations (polygons, run lengths) -> masks, to the pixel of pycocotools."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from mis_jax.datasets.reading import Notes
 from mis_jax.errors import InputError
 
+CUT = "its outline leaves the photo, and was cut off at the border"
 MOST = 1e5  # coordinates beyond are no pixels
 LONGEST = 2e6  # pixels around a polygon; more is damage, and would take all memory
+_BEYOND = 2  # pixels beyond the border that are no mistake
 _SCALE = 5.0  # steps a pixel of the outlines, as pycocotools has it
 _BITS = 60  # of a number in a compact string; no image has so many pixels
 
@@ -49,6 +53,23 @@ def polygons(outline: Any) -> list[np.ndarray]:
     if not any(len(polygon) >= 6 for polygon in outline):
         raise InputError("its annotation has no polygon of three points")
     return [np.array(polygon, np.float64).reshape(-1, 2) for polygon in outline]
+
+
+def check_points(parts: Sequence[np.ndarray], height: int, width: int) -> Notes:
+    """`CUT`, if points (x, y) of an outline, float64 [N, 2] each, lie outside of the image.
+
+    Raises:
+        InputError: they are fractions of the image's size, no pixels.
+    """
+    points = np.concatenate(parts)
+    least, greatest = points.min(0), points.max(0)
+    if least.min() >= 0 and greatest.max() <= 1 and (points != np.round(points)).any():
+        raise InputError(
+            "its annotation has coordinates from 0 to 1, which are no pixels; multiply them by the "
+            "image's width and height"
+        )
+    beyond = (least < -_BEYOND).any() or (greatest > (width + _BEYOND, height + _BEYOND)).any()
+    return (CUT,) if beyond else ()
 
 
 def runs_size(outline: dict) -> tuple[int, int] | None:

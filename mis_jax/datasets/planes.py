@@ -1,6 +1,7 @@
 """The values of a mask file with their meaning kept: indices of a palette, greys, or colours."""
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,12 +11,15 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from mis_jax.datasets import png
+from mis_jax.datasets import jpeg, png
 from mis_jax.datasets.orientation import as_stored
 from mis_jax.errors import InputError
 
-_LOSSY = ("JPEG", "MPO", "JPEG2000")
+_LOSSY = {"JPEG": "a JPEG", "MPO": "a JPEG", "JPEG2000": "a JPEG", "AVIF": "an AVIF"}
+_NEAR = 16  # levels between the channels of a grey that was stored with losses
+_FLAT = 32  # colours; a palette of more is of a photo
 _ORIENTATION, _BITS, _WHITE_IS_0, _SOFTWARE, _SAMPLE_FORMAT = 274, 258, 262, 305, 339  # TIFF tags
+_NO_DATA, _NO_PAGE = 42113, 1 | 4  # GDAL's tag; bits of a page's kind: reduced, a mask
 _DEEP = {1: np.uint32, 2: np.int32}  # of 32 bits by their sample format
 _PNG_BITS, _PNG_COLOURS = 24, 25  # bytes of a PNG's header
 _GREY_BITS = {2: 85, 4: 17}  # bits -> what Pillow multiplies such greys with
@@ -33,7 +37,8 @@ class Plane(NamedTuple):
         palette: uint8 [N, 3], of kind "palette".
         alpha: [H, W], 0 where it is transparent, if that differs between pixels.
         orientation: the file's own EXIF tag, 1 to 8, not yet applied.
-        lossy: whether the file is a JPEG.
+        lossy: the kind of a file that keeps values but nearly, such as "a JPEG"; else empty.
+        no_data: bool [H, W], where the value is the one that GDAL calls no data, other than 0.
     """
 
     pixels: np.ndarray
@@ -42,19 +47,22 @@ class Plane(NamedTuple):
     palette: np.ndarray | None = None
     alpha: np.ndarray | None = None
     orientation: int = 1
-    lossy: bool = False
+    lossy: str = ""
+    no_data: np.ndarray | None = None
 
 
 def read_plane(path: Path) -> Plane:
     """The values of a mask file. Greys that are stored as RGB are greys.
 
     Raises:
-        InputError: names the file that cannot be read, or has several pages.
+        InputError: names the file that cannot be read, is damaged, or has several pages.
     """
     try:
         data = path.read_bytes()
         if png.is_png(data):
             png.check(data, "cannot be read")
+        if jpeg.is_jpeg(data):
+            jpeg.check(data, "cannot be read")
         plane = _guarded(lambda: _by_pillow(data))
         return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
     except InputError as error:
@@ -104,31 +112,72 @@ def _unknown() -> Plane:
 
 def _by_pillow(data: bytes) -> Plane | None:
     picture = Image.open(io.BytesIO(data))
-    if getattr(picture, "n_frames", 1) > 1:
-        raise InputError(_pages(picture.n_frames))  # type: ignore[attr-defined]
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format == "TIFF":
+        frames = _full_pages(data)
+    if frames > 1:
+        raise InputError(_pages(frames))
     bits = _bits(picture, data)
     orientation = picture.getexif().get(_ORIENTATION, 1)
     if bits > 8 and picture.format == "TIFF" and picture.mode in ("RGB", "RGBA"):
         return None  # Pillow has the high bytes only, of PNG as well
     if picture.format == "TIFF" and not _covered(picture):
         raise InputError("cannot be read: it is cut off; save it as PNG")
+    if "deflate" in str(picture.info.get("compression")):
+        _check_sums(data)
+    white = _white(picture)
     picture.load()
+    lossy = _lossy(picture, data)
     if bits > 8 and picture.format == "PNG" and data[_PNG_COLOURS] != 0:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         assert pixels is not None  # Pillow has read it
         plane = _channels(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    elif _is_cut_out(picture):
+        plane = _channels(np.asarray(picture.convert("RGBA")))
     elif picture.mode == "P":
         palette = np.asarray(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
         plane = Plane(np.asarray(picture), "palette", 255, palette)
     else:
-        plane = _channels(_array(picture, bits))
+        plane = _channels(_array(picture, bits), _NEAR if lossy else 0)
         if picture.mode == "L" and bits in _GREY_BITS:
             plane = plane._replace(most=2**bits - 1)
+        if white and plane.kind == "grey":  # which Pillow has stretched to all bits
+            greys = np.rint(plane.pixels * (white / plane.most)).astype(plane.pixels.dtype)
+            plane = plane._replace(pixels=greys, most=white)
     if picture.format == "TIFF":  # which Pillow has turned already
         plane = plane._replace(pixels=as_stored(plane.pixels, orientation))
+        plane = _with_no_data(plane, picture.tag_v2.get(_NO_DATA))  # type: ignore[attr-defined]
         if plane.alpha is not None:
             plane = plane._replace(alpha=as_stored(plane.alpha, orientation))
-    return plane._replace(orientation=orientation, lossy=picture.format in _LOSSY)
+    return plane._replace(orientation=orientation, lossy=lossy)
+
+
+def _white(picture: Image.Image) -> int:
+    """The greatest value that a PGM of other than 8 or 16 bits says it has; else 0."""
+    tiles = picture.tile  # type: ignore[attr-defined]
+    return int(tiles[0].args[1]) if tiles and tiles[0].codec_name.startswith("ppm") else 0
+
+
+def _lossy(picture: Image.Image, data: bytes) -> str:
+    """What `Plane.lossy` is of an opened picture."""
+    if picture.format == "WEBP":
+        return "" if b"VP8L" in data[:1024] else "a WebP"
+    if picture.info.get("compression") == "jpeg":  # of a TIFF
+        return "a JPEG"
+    return _LOSSY.get(picture.format or "", "")
+
+
+def _is_cut_out(picture: Image.Image) -> bool:
+    """Whether a picture has a transparent colour or index, and more others than a mask has."""
+    if "transparency" not in picture.info or picture.mode not in ("P", "RGB"):
+        return False
+    return picture.getcolors(_FLAT) is None
+
+
+def _check_sums(data: bytes) -> None:
+    """Raises where the checksums of deflated strips, which libtiff leaves out, do not fit."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        file.pages[0].asarray()
 
 
 def _covered(picture: Image.Image) -> bool:
@@ -169,26 +218,50 @@ def _array(picture: Image.Image, bits: int) -> np.ndarray:
 
 def _by_tifffile(data: bytes) -> Plane:
     """TIFF files of kinds that Pillow does not know: 16 bits a channel, 64-bit numbers, ..."""
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if len(file.pages) > 1:
-            raise InputError(_pages(len(file.pages)))
+        if _full_pages(data) > 1:
+            raise InputError(_pages(_full_pages(data)))
         page = file.pages[0]
         assert isinstance(page, tifffile.TiffPage)
         if max(page.size, page.tilewidth * page.tilelength) > _MOST:
             raise InputError(f"cannot be read; {page.size} values are too many")
         pixels, axes = page.asarray(), page.axes
-        tag = page.tags.get(_ORIENTATION)
+        tag, no_data = page.tags.get(_ORIENTATION), page.tags.get(_NO_DATA)
     if axes == "SYX":
         pixels = np.moveaxis(pixels, 0, 2)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] > 4:
         raise InputError(f"cannot be read: it is an array of {list(pixels.shape)}; save it as PNG")
-    return _channels(pixels)._replace(orientation=tag.value if tag else 1)
+    plane = _channels(pixels)._replace(orientation=tag.value if tag else 1)
+    return _with_no_data(plane, no_data.value if no_data else None)
 
 
-def _channels(pixels: np.ndarray) -> Plane:
-    """The plane of grey values [H, W], or [H, W, C] of grey or RGB with or without alpha."""
+def _full_pages(data: bytes) -> int:
+    """The pages of a TIFF that are no overviews or masks of others."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        kinds = [page.keyframe.subfiletype for page in file.pages if page.keyframe]
+        return sum(not kind & _NO_PAGE for kind in kinds)
+
+
+def _with_no_data(plane: Plane, said: str | None) -> Plane:
+    """A plane with its `no_data` by the words of GDAL's tag."""
+    try:
+        value = float(said or 0)
+    except ValueError:
+        return plane
+    if plane.kind != "grey" or value == 0:
+        return plane
+    there = np.isnan(plane.pixels) if np.isnan(value) else plane.pixels == value
+    return plane._replace(no_data=there) if there.any() else plane
+
+
+def _channels(pixels: np.ndarray, near: int = 0) -> Plane:
+    """The plane of grey values [H, W], or [H, W, C] of grey or RGB with or without alpha.
+
+    Colours whose channels are at most `near` levels apart are greys.
+    """
     alpha = None
     if pixels.ndim == 3:
         if pixels.shape[2] in (2, 4):
@@ -197,6 +270,8 @@ def _channels(pixels: np.ndarray) -> Plane:
         first = pixels[..., 0]
         if all((first == pixels[..., k]).all() for k in range(1, pixels.shape[2])):
             pixels = first
+        elif near and (np.ptp(pixels.astype(np.int16), axis=2) <= near).all():
+            pixels = pixels[..., 1]  # green, which is nearest to the brightness
     greatest = most(pixels.dtype)
     if pixels.ndim == 2:
         return Plane(np.ascontiguousarray(pixels), "grey", greatest, alpha=alpha)

@@ -10,6 +10,7 @@ from mis_jax.datasets.planes import check_file, values
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
 
+ANY = "its mask has several values above 0, all of them the object as in the published code"
 ODD = "its mask has other values than 0, 1, 128 and 255, read as the published code reads them"
 
 
@@ -25,7 +26,9 @@ def read_grabcut(path: Path, reading: Reading) -> Mask:
 
 def read_davis(path: Path, reading: Reading) -> Mask:
     """As published for DAVIS: any colour but black is the object."""
-    return Mask((_opencv(path).max(axis=2) > 0).astype(np.int32))
+    brightest = _opencv(path).max(axis=2)
+    several = np.count_nonzero(values(brightest)) > 1
+    return Mask((brightest > 0).astype(np.int32), notes=(ANY,) if several else ())
 
 
 def _opencv(path: Path) -> np.ndarray:

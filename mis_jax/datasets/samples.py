@@ -143,12 +143,16 @@ def count_left_out(skipped: Mapping[str, str]) -> str:
     return f"{len(skipped):,} left out: {counts}" if skipped else ""
 
 
-def first_reason(skipped: Mapping[str, str]) -> str:
-    """One of the most frequent kind with its reason in full: "a: the mask a.png has 0, 1 and 2"."""
-    kinds = {id: _kind(reason) for id, reason in skipped.items()}
-    (most, _), *_ = collections.Counter(kinds.values()).most_common(1)
-    id = next(id for id, kind in kinds.items() if kind == most)
-    return f"{id}: {skipped[id]}"
+def first_reasons(skipped: Mapping[str, str]) -> list[str]:
+    """One of each kind with its reason in full: "a: the mask a.png has 0, 1 and 2".
+
+    The most frequent kind comes first, as in `reasons`.
+    """
+    kinds = collections.Counter(map(_kind, skipped.values()))
+    first: dict[str, str] = {}
+    for id, reason in skipped.items():
+        first.setdefault(_kind(reason), f"{id}: {reason}")
+    return [first[kind] for kind, _ in kinds.most_common()]
 
 
 def _check(image: np.ndarray, mask: np.ndarray) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mis_jax.datasets import count_left_out, first_reason, note_lines
+from mis_jax.datasets import count_left_out, first_reasons, note_lines
 from mis_jax.evaluation import published
 from mis_jax.evaluation.formats import aligned, escaped, rows_csv, tabular
 from mis_jax.evaluation.metrics import THRESHOLDS, thresholds
@@ -276,7 +276,7 @@ def left_out(entries: Mapping[str, Mapping[str, Any]]) -> str:
         if skipped := entry["skipped"]:
             first = ", ".join([*list(skipped)[:FIRST], *(["..."] if len(skipped) > FIRST else [])])
             lines.append(f"{name}: {count_left_out(skipped)} ({first}).\n")
-            lines.append(f"{name}: {first_reason(skipped)}.\n")
+            lines.append(f"{name}: {first_reasons(skipped)[0]}.\n")
         lines += [f"{name}: {line}.\n" for line in note_lines(entry.get("notes", {}))]
     return "".join(lines)
 

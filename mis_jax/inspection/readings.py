@@ -19,7 +19,7 @@ from mis_jax.datasets import (
     Notes,
     Reading,
     count_left_out,
-    first_reason,
+    first_reasons,
     images,
     note_lines,
 )
@@ -157,15 +157,15 @@ class Objects:
             areas = [o.area for o in self.objects]
             least, middle, most = min(areas), statistics.median(areas), max(areas)
             lines.append(
-                f"{name}: objects cover {least:.2%} to {most:.0%} of their photo, median "
-                f"{middle:.1%}; {sum(a < FEW for a in areas):,} under {FEW:.0%}"
+                f"{name}: objects cover {least:.2%} to {most:.2%} of their photo, median "
+                f"{middle:.2%}; {sum(a < FEW for a in areas):,} under {FEW:.0%}"
             )
         if self.copies:
             id, other = next(iter(self.copies.items()))
             lines.append(f"{name}: copies of other objects: {len(self.copies):,} ({id} of {other})")
         if b.skipped:
             lines.append(f"{name}: {count_left_out(b.skipped)}")
-            lines.append(f"{name}: {first_reason(b.skipped)}")
+            lines += [f"{name}: {reason}" for reason in first_reasons(b.skipped)]
         return lines + [f"{name}: {line}" for line in note_lines(b.notes)]
 
 

@@ -27,6 +27,7 @@ from mis_jax.datasets import (
     Objects,
     Reading,
     Sample,
+    aligned,
     benchmarks,
     count_left_out,
     images,
@@ -38,6 +39,7 @@ from mis_jax.errors import InputError
 from mis_jax.records import schema
 
 SHARD_SIZE = 256  # images a shard
+VOID = "what its mask does not count is background in the record"
 NAMED = 20  # of what is left out, in the printed lines
 
 
@@ -206,8 +208,11 @@ def _sbd(folder: Path, reading: Reading) -> Source:
             left = without_buggy(labels)
             for label in np.setdiff1d(labels, left).tolist():
                 skipped[f"{name}_{label}"] = "it fills less than 0.08 of its box, SBD's rule"
+            if not left.any():
+                return None
             photo = images.prepare(files[name], 0, reading)
-            return Labels(photo, Objects(left)) if left.any() else None
+            seen = aligned(images.Picture(photo.image, photo.orientation), left, reading)
+            return Labels(photo, Objects(seen.mask), seen.notes)
 
         return read
 
@@ -232,14 +237,21 @@ def _photos(found: Benchmark, reading: Reading) -> Source:
             first = next(samples, None)
             if not first:
                 return None
-            objects = Objects.of(s.mask == 1 for s in itertools.chain([first], samples))
+            voids = []
+
+            def masks() -> Iterator[np.ndarray]:
+                for sample in itertools.chain([first], samples):
+                    voids.append((sample.mask == -1).any())
+                    yield sample.mask == 1
+
+            objects = Objects.of(masks())
             if ids[0] in found.photos:
                 photo = images.prepare(found.photos[ids[0]], 0, reading)
             else:
                 encoded = cv2.imencode(".png", first.image[..., ::-1])[1].tobytes()
                 photo = images.Prepared(encoded, first.image)
             notes = itertools.chain.from_iterable(found.notes.get(id, ()) for id in ids)
-            return Labels(photo, objects, tuple(notes))
+            return Labels(photo, objects, (*notes, *([VOID] if any(voids) else [])))
 
         return read
 

@@ -22,7 +22,7 @@ from mis_jax.records.report import Report, describe
 BLANK = "blank: every pixel is nearly alike"
 FLAT = "looks like a mask: few flat colours"
 FEW_COLOURS = 8  # at most so many
-FLAT_PART = 0.9  # of the pixels
+TWO_GREYS, NEAR = 0.8, 8  # share of a soft mask's pixels, levels around its two greys
 LOSSY = (".jpg", ".jpeg")
 _BATCHES = 8  # in one call of an extractor on devices, which sorts its images by size
 
@@ -118,18 +118,32 @@ def _lossy_sibling(path: Path) -> Path | None:
 def looks_flat(image: np.ndarray) -> bool:
     """Whether an image uint8 [H, W, 3] has as few colours as a mask, by 64 x 64 of its pixels.
 
-    Edges may be soft: what counts is that few colours make up nearly all of it.
+    A mask that has soft edges, or was a JPEG, has two greys and a few pixels between them.
     """
-    few_tell_most = _share(image, 8) >= FLAT_PART - 0.1
-    return few_tell_most and _share(image, 64) >= FLAT_PART
+    if _colours(_some(image, 8)) <= FEW_COLOURS and _colours(_some(image, 64)) <= FEW_COLOURS:
+        return True
+    if not _has_two_greys(_some(image, 16), 0.5):  # a few pixels tell most
+        return False
+    return _has_two_greys(_some(image, 64), TWO_GREYS)
 
 
-def _share(image: np.ndarray, most: int) -> float:
-    """What part of `most` x `most` pixels, spread over the image, is of `FEW_COLOURS` colours."""
+def _some(image: np.ndarray, most: int) -> np.ndarray:
+    """`most` x `most` pixels, spread over the image: int32 [h, w, 3]."""
     rows, cols = (np.linspace(0, n - 1, min(n, most)).astype(int) for n in image.shape[:2])
-    seen = image[rows[:, None], cols].astype(np.int32)
-    counts = np.unique(seen @ (1 << 16, 1 << 8, 1), return_counts=True)[1]
-    return float(np.sort(counts)[-FEW_COLOURS:].sum() / counts.sum())
+    return image[rows[:, None], cols].astype(np.int32)
+
+
+def _colours(pixels: np.ndarray) -> int:
+    return len(np.unique(pixels @ (1 << 16, 1 << 8, 1)))
+
+
+def _has_two_greys(pixels: np.ndarray, share: float) -> bool:
+    """Whether pixels are grey, so many of them near to the darkest or to the brightest."""
+    grey = pixels[..., 1]
+    if (np.ptp(pixels, axis=2) > NEAR).any() or np.ptp(grey) < 128:
+        return False
+    dark, bright = grey <= grey.min() + NEAR, grey >= grey.max() - NEAR
+    return bool((dark | bright).mean() >= share)
 
 
 def _extract(items: Iterable[Item], extractor: features.Extractor, call: int) -> Iterator[Item]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mis_jax.datasets import outlines
 from mis_jax.datasets.benchmarks import open_benchmark
 from mis_jax.datasets.samples import count_left_out, reasons
 from mis_jax.errors import InputError
@@ -266,3 +267,14 @@ def test_damaged_bytes_are_refused_or_left_out(damaged, data):
         text[data.draw(st.integers(0, len(text) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     read_all(damaged, bytes(text[: data.draw(st.integers(0, len(text)))]))
     read_all(damaged, bytes(text))
+
+
+def test_outlines_that_leave_the_photo_or_are_fractions(write):
+    far, fractions = [[2, 2, 40, 2, 40, 8]], [[0.1, 0.1, 0.9, 0.1, 0.5, 0.5]]
+    benchmark = open_benchmark(
+        "mine", write([annotation(1, outline=far), annotation(2, outline=fractions)])
+    )
+    (sample,) = benchmark
+    np.testing.assert_array_equal(sample.mask == 1, filled(far, 20, 24))
+    assert benchmark.notes == {"one_1": (outlines.CUT,)}
+    assert "coordinates from 0 to 1, which are no pixels" in benchmark.skipped["one_2"]

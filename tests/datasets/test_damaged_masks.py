@@ -179,3 +179,27 @@ def test_headers_of_absurd_sizes_are_refused_before_there_is_room_for_them(tmp_p
         assert peak < 50e6, name
     with pytest.raises(InputError, match=r"a\.png cannot be read; it has too many pixels"):
         masks.read_mask(tmp_path / "a.png", Reading())
+
+
+def test_no_byte_of_a_deflated_strip_changes_its_mask(tmp_path):
+    grey = np.asarray(Image.open(io.BytesIO(kinds()["grey.png"])))
+    data = encoded(grey, "TIFF", compression="tiff_adobe_deflate")
+    picture = Image.open(io.BytesIO(data))
+    start, length = picture.tag_v2[273][0], picture.tag_v2[279][0]
+    path, refused = tmp_path / "a.tif", 0
+    for at in range(start, start + length):
+        path.write_bytes(data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
+        try:
+            np.testing.assert_array_equal(masks.read_mask(path, HALF).pixels, grey > 0)
+        except InputError:
+            refused += 1
+    assert refused > 0.9 * length
+
+
+def test_a_damaged_jpeg_is_no_mask(tmp_path):
+    path, data = tmp_path / "a.jpg", kinds()["grey.jpg"]
+    path.write_bytes(data[:-40] + data[-2:])
+    with pytest.raises(
+        InputError, match=r"the mask .*a\.jpg cannot be read: truncated or damaged \("
+    ):
+        masks.read_mask(path, HALF)

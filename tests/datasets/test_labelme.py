@@ -12,6 +12,7 @@ from damage import damaged, odd_json
 from PIL import Image, ImageDraw
 from skimage.draw import polygon2mask
 
+from mis_jax.datasets import outlines
 from mis_jax.datasets.benchmarks import open_benchmark
 from mis_jax.datasets.labelme import fill
 
@@ -212,3 +213,29 @@ def test_a_first_file_that_is_damaged_does_not_hide_the_others(tmp_path):
     found, skipped = read(tmp_path)
     assert list(found) == ["b_0"]
     assert "shapes" in skipped["a.json"]
+
+
+def test_photos_in_another_folder_are_found_by_their_path(tmp_path):
+    for part in ("images", "json"):
+        (tmp_path / part).mkdir()
+    annotated(tmp_path / "images", "a", [shape("polygon", TRIANGLE)])
+    (tmp_path / "images" / "a.json").rename(tmp_path / "json" / "b.json")
+    content = json.loads((tmp_path / "json" / "b.json").read_text())
+    content["imagePath"] = "..\\images\\a.jpg"
+    (tmp_path / "json" / "b.json").write_text(json.dumps(content))
+    masks, skipped = read(tmp_path / "json")
+    assert (list(masks), skipped) == (["b_0"], {})
+    np.testing.assert_array_equal(masks["b_0"], shape_to_mask("polygon", TRIANGLE))
+
+
+def test_outlines_that_leave_the_photo_or_are_fractions(tmp_path):
+    far = [[5, 5], [80, 5], [80, 30]]
+    annotated(
+        tmp_path,
+        "a",
+        [shape("polygon", far), shape("polygon", [[0.1, 0.1], [0.9, 0.1], [0.5, 0.5]])],
+    )
+    benchmark = open_benchmark("mine", tmp_path)
+    assert [s.id for s in benchmark] == ["a_0"]
+    assert benchmark.notes == {"a_0": (outlines.CUT,)}
+    assert "which are no pixels" in benchmark.skipped["a_1"]

@@ -28,6 +28,14 @@ NAMED = "a mask, NAME_mask beside NAME"
         ("a.jpg", "a"),
         ("a.JPG_mask", "a"),
         ("a_mask.jpg", "a"),
+        ("a_gt", "a"),
+        ("a-mask", "a"),
+        ("a_Segmentation_2", "a"),
+        ("a_label.png", "a"),
+        ("a_left", None),
+        ("a/0", "a"),
+        ("b_1/left", "b_1"),
+        ("c/0", None),
         ("b_1", "b_1"),
         ("b_1_2", "b_1"),
         ("b_2", None),
@@ -61,8 +69,22 @@ def test_folders_that_say_mask():
 
 def test_names_that_say_mask():
     names = ["a.jpg", "a_mask.png", "b.png", "b_mask_0.png", "b_1.png", "c_mask.jpg", "a.png"]
+    names += ["a_label.jpg", "a_gt.png"]  # no words for masks where no folder says so
     found = mask_files([Path(name) for name in names])
     assert found == {Path("a_mask.png"): NAMED, Path("b_mask_0.png"): NAMED}
+
+
+def test_words_for_masks_in_their_folder():
+    names = ["images/a.jpg", "masks/a_gt.png", "images/b.jpg", "masks/b-mask.png"]
+    found = mask_files([Path(name) for name in names])
+    assert found == {Path(name): BESIDE.format("masks") for name in names[1::2]}
+
+
+def test_a_folder_of_masks_for_each_photo():
+    photos = ["images/a.jpg", "images/s/b.jpg", "images/c.jpg", "images/c/d.jpg"]
+    masks = ["masks/a/left.png", "masks/s/b/0.png", "masks/c/d.png", "masks/c/0.png"]
+    found = mask_files([Path(name) for name in [*photos, *masks]])
+    assert found == {Path(name): BESIDE.format("masks") for name in masks}
 
 
 def test_composed_and_decomposed_names_are_one():
@@ -271,3 +293,24 @@ def test_other_folders_are_refused_with_what_is_in_them(tmp_path, files, sentenc
     with pytest.raises(InputError) as caught:
         open_benchmark("mine", tmp_path)
     assert str(caught.value).removeprefix("mine: ").removeprefix(str(tmp_path)).strip() == sentence
+
+
+def test_masks_of_other_names_are_refused_with_how_to_call_them(tmp_path):
+    for file in ("images/Cat.jpg", "masks/cat.png"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        open_benchmark("mine", tmp_path)
+    assert str(caught.value).endswith(
+        "has no image with a mask; mask cat.png: no image of this name, by which a mask is called: "
+        "NAME.png, NAME_mask.png or NAME_0.png."
+    )
+
+
+def test_a_folder_of_masks_for_each_photo_is_read(tmp_path):
+    for file in ("images/a.jpg", "masks/a/left.png", "masks/a/right.png"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.eye(20, dtype=np.uint8) * 255).save(tmp_path / file)
+    benchmark = open_benchmark("mine", tmp_path)
+    assert {s.id: s.mask.trace() for s in benchmark} == {"a/left": 20, "a/right": 20}
+    assert set(benchmark.photos.values()) == {tmp_path / "images" / "a.jpg"}

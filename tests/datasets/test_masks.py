@@ -91,8 +91,22 @@ def test_palettes_of_few_bits(tmp_path, bits):
 def test_a_coloured_background_is_background(tmp_path):
     path = palette(tmp_path / "a.png", rows(0, 1, 0), [[10, 200, 30], [200, 10, 40]])
     assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_palette_sorted_by_frequency_is_refused(tmp_path):
+    """Pillow makes such of RGB: its object may well have the first index."""
+    red = Image.fromarray((rows(255, 0, 255)[..., None] * [1, 0, 0]).astype(np.uint8))
+    red.save(tmp_path / "a.gif")
+    red.quantize(2).save(tmp_path / "a.png")
+    for path in tmp_path.iterdir():
+        assert refused(path) == (
+            "has a palette with (255, 0, 0) for index 0 and (0, 0, 0) for another, and which is "
+            "the background cannot be known; --masks ids takes the indices above 0, and saved as "
+            "RGB it is what is not black"
+        )
     black = palette(tmp_path / "b.png", rows(0, 1, 0), [[10, 200, 30], [0, 0, 0]])
-    assert (by_rows(read(black)), read(black).notes) == ([0, 1, 0, 0, 0, 0], (masks.BY_INDEX,))
+    assert refused(black).startswith("has a palette with (10, 200, 30) for index 0 and (0, 0, 0)")
+    assert by_rows(masks.read_id(black, 1)) == [0, 1, 0, 0, 0, 0]
 
 
 def test_several_classes_of_a_palette_are_refused_or_ids(tmp_path):
@@ -288,9 +302,76 @@ def test_probabilities(tmp_path):
     assert read(soft, HALF).pixels.sum() == 2 * (250 - 127)
 
 
+@pytest.mark.parametrize("white", [2, 3, 100, 256, 1000, 65534])
+@pytest.mark.parametrize("plain", [True, False])
+def test_the_values_of_a_pgm_are_those_it_has(tmp_path, white, plain):
+    """Not as Pillow stretches them: 1 of 2 would become 128, which is not counted."""
+    pixels = rows(0, 1, 2, dtype=np.uint16)
+    body = pixels.astype(">u2" if white > 255 else "u1").tobytes()
+    words = " ".join(map(str, pixels.ravel())).encode()
+    head = f"P{2 if plain else 5} {SHAPE[1]} {SHAPE[0]} {white}\n".encode()
+    path = tmp_path / "a.pgm"
+    path.write_bytes(head + (words if plain else body))
+    assert refused(path).startswith("has 0, 1 and 2, of which the object cannot be known")
+    assert masks.list_ids(path) == {"1": 1, "2": 2}
+    assert by_rows(masks.read_id(path, 1)) == [0, 1, 0, 0, 0, 0]
+
+
+def gdal(path, pixels, no_data=None, overview=False):
+    """As GDAL writes it: a value without data in a tag of its own, smaller copies as pages."""
+    tags = [(42113, "s", 0, no_data, True)] if no_data else []
+    with tifffile.TiffWriter(path) as file:
+        file.write(pixels, extratags=tags, metadata=None)
+        if overview:
+            file.write(pixels[::2, ::2], subfiletype=1, metadata=None)
+    return path
+
+
+def test_overviews_are_no_pages(tmp_path):
+    path = gdal(tmp_path / "a.tif", rows(0, 255, 0), overview=True)
+    assert by_rows(read(path)) == [0, 1, 0, 0, 0, 0]
+    deep = gdal(tmp_path / "b.tif", rows(0, 3, 70_000, dtype=np.uint32), overview=True)
+    assert masks.list_ids(deep) == {"3": 3, "70000": 70_000}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("u1", "255"), ("i2", "-1"), ("f4", "-9999"), ("f8", "nan")]
+)
+def test_what_gdal_calls_no_data_is_not_counted(tmp_path, dtype, value):
+    path = gdal(tmp_path / "a.tif", rows(0, 1, float(value), 0, dtype=dtype), value)
+    assert (by_rows(read(path)), read(path).notes) == ([0, 1, -1, 0, 0, 0], (masks.NO_DATA,))
+    assert masks.list_ids(path) == {"1": 1}
+    assert by_rows(masks.read_id(path, 1)) == [0, 1, -1, 0, 0, 0]
+    zero = gdal(tmp_path / "b.tif", rows(0, 1, 0, dtype=dtype), "0")
+    assert (by_rows(read(zero)), read(zero).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_tiff_with_a_jpeg_in_it(tmp_path):
+    disc().save(tmp_path / "a.tif", compression="jpeg", quality=70)
+    assert refused(tmp_path / "a.tif").startswith("is a JPEG with ")
+    truth = np.asarray(disc()) > 0
+    np.testing.assert_array_equal(read(tmp_path / "a.tif", HALF).pixels == 1, truth)
+
+
+def test_half_is_asked_of_open_values_only(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 128, 255))
+    assert by_rows(read(path, HALF)) == [0, -1, 1, 1, 1, 1]
+    path = pillow(tmp_path / "b.png", rows(0, 1, 0))
+    assert by_rows(read(path, HALF)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_255_of_greys_is_an_object_and_said(tmp_path):
+    path = pillow(tmp_path / "a.png", rows(0, 3, 255))
+    assert masks.list_ids(path) == {"3": 3, "255": 255}
+    assert (masks.read_id(path, 3).notes, masks.read_id(path, 255).notes) == ((), (masks.LAST_ID,))
+    two = pillow(tmp_path / "b.png", rows(0, 255))
+    many = pillow(tmp_path / "c.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
+    assert (masks.read_id(two, 255).notes, masks.read_id(many, 255).notes) == ((), ())
+
+
 def test_nothing_above_half(tmp_path):
-    path = pillow(tmp_path / "a.png", rows(0, 1))
-    assert refused(path, HALF) == "has no object pixel above half, 127; it has 0 and 1"
+    path = pillow(tmp_path / "a.png", rows(0, 1, 2))
+    assert refused(path, HALF) == "has no object pixel above half, 127; it has 0, 1 and 2"
 
 
 @given(
@@ -358,6 +439,20 @@ def test_jpeg_masks_are_refused_and_read_at_half(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "c.png", HALF).pixels == 1, truth)
 
 
+@pytest.mark.parametrize("suffix", [".webp", ".avif"])
+def test_other_kinds_with_losses(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    soft = disc(4).resize((64, 64), Image.Resampling.BOX)
+    soft.convert("RGB").save(path, quality=50)
+    kind = {".webp": "a WebP", ".avif": "an AVIF"}[suffix]
+    assert refused(path).startswith(f"is {kind} with ")
+    assert refused(path).endswith("or --masks half takes what is above 127 as the object")
+    with pytest.raises(InputError, match=f"is {kind}, of which ids cannot be known"):
+        masks.list_ids(path)
+    wrong = (read(path, HALF).pixels == 1) != (np.asarray(soft) > 127)
+    assert wrong.sum() <= 8  # of 120 at the border
+
+
 def test_soft_edges_are_refused_and_read_at_half(tmp_path):
     soft = disc(8).resize((64, 64), Image.Resampling.BOX)
     soft.save(tmp_path / "a.png")
@@ -388,6 +483,20 @@ def test_a_cut_out_is_where_it_is_opaque(tmp_path, kind, suffix):
     how = {"lossless": True, "exact": True} if suffix == ".webp" else {}
     path = pillow(tmp_path / f"a{suffix}", cut_out(colour, alpha), **how)
     assert (by_rows(read(path)), read(path).notes) == ([0, 1, 0, 0, 0, 0], ())
+
+
+def test_a_cut_out_of_a_palette_or_a_transparent_colour(tmp_path):
+    """Tools that make files small write such."""
+    smooth = np.asarray(Image.fromarray(photo((8, 8))).resize((64, 64)))
+    cut = Image.fromarray(cut_out(smooth, np.asarray(disc())))
+    cut.quantize(64, method=Image.Quantize.FASTOCTREE).save(tmp_path / "a.png")
+    cut.save(tmp_path / "a.gif")
+    keyed = np.where(np.asarray(disc())[..., None] > 0, smooth, 7)
+    pillow(tmp_path / "b.png", keyed.astype(np.uint8), transparency=(7, 7, 7))
+    for path in tmp_path.iterdir():
+        mask = read(path)
+        assert mask.notes == ()
+        np.testing.assert_array_equal(mask.pixels, np.asarray(disc()) > 0)
 
 
 def test_a_grey_cut_out(tmp_path):

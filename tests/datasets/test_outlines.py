@@ -119,3 +119,16 @@ def test_one_polygon_and_sizes_in_words():
         "9e999",
     ):
         assert outlines.whole(value) is None
+
+
+def test_points_outside_of_the_image_are_noted():
+    inside = [np.array([[-2.0, -1.5], [49.5, 3], [20, 42]])]
+    assert outlines.check_points(inside, 40, 50) == ()
+    for point in ([-3, 5], [53, 5], [5, -3], [5, 43]):
+        assert outlines.check_points([*inside, np.array([point])], 40, 50) == (outlines.CUT,)
+
+
+def test_fractions_are_no_pixels():
+    with pytest.raises(InputError, match="coordinates from 0 to 1, which are no pixels; multiply"):
+        outlines.check_points([np.array([[0.1, 0.2], [0.9, 0.2], [0.5, 1.0]])], 40, 50)
+    assert outlines.check_points([np.array([[0, 0], [1, 0], [1, 1]])], 40, 50) == ()

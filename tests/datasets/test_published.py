@@ -18,6 +18,15 @@ def test_other_values_are_read_as_published_and_noted(tmp_path):
     assert published.read_grabcut(path, Reading()).notes == ()
 
 
+def test_soft_edges_of_davis_are_read_as_published_and_noted(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.array([[255, 128, 0]], np.uint8)).save(path)
+    found = published.read_davis(path, Reading())
+    assert (found.pixels.tolist(), found.notes) == ([[1, 1, 0]], (published.ANY,))
+    Image.fromarray(np.array([[255, 0, 0]], np.uint8)).save(path)
+    assert published.read_davis(path, Reading()).notes == ()
+
+
 def test_a_palette_is_read_by_its_colours(tmp_path):
     """As `cv2.imread` does, of whose channels the first is blue."""
     picture = Image.fromarray(np.array([[0, 1, 2, 3]], np.uint8))

@@ -116,6 +116,26 @@ def test_objects_are_counted_as_evaluate_counts_them(folder, result):
     assert any("turned along" in line or "16 bits" in line for line in lines)
 
 
+def test_every_kind_of_reason_is_told_once(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for k in range(3):
+        cv2.imwrite(str(tmp_path / "images" / f"soft{k}.png"), picture(120, 160))
+        cv2.imwrite(str(tmp_path / "masks" / f"soft{k}.png"), cv2.blur(DISC, (9, 9)))
+    cv2.imwrite(str(tmp_path / "images" / "alone.png"), picture(120, 160))
+    lines = readings.look_at_objects(benchmarks.open_benchmark("mine", tmp_path), 1).lines()
+    assert lines[1].startswith("mine: 4 left out: 3 masks whose object is open")
+    assert lines[2].startswith(f"mine: soft0: the mask {tmp_path / 'masks' / 'soft0.png'} has ")
+    assert lines[3:] == ["mine: alone.png: no mask of this name"]
+
+
+def test_many_images_that_cannot_be_used_are_counted_by_the_reason():
+    skipped = [[f"{k}.jpg", "blank: every pixel is nearly alike"] for k in range(23)]
+    skipped += [[f"x{k}.jpg", f"truncated or damaged (byte {k})"] for k in range(1_005)]
+    lines = readings.skipped_lines(skipped)
+    assert lines[-1] == "  and 1,008 more: 1,005 truncated or damaged, 3 blank"
+
+
 def test_the_page_holds_the_readings_and_needs_nothing_else(result):
     _, _, page = result
     assert page.count("data:image/jpeg;base64,") == 6 + 4

@@ -74,6 +74,44 @@ def test_what_sbds_rule_leaves_out_is_named(tmp_path):
     assert record.tree.mask(1).sum() == record.tree.count + 2 == 3
 
 
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_sbds_objects_are_turned_with_their_photo(tmp_path, orientation):
+    """Where they are drawn on the photo as stored."""
+    source = sbd(tmp_path / "sbd", 1)
+    stored = Image.open(source / "img" / "n0.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(source / "img" / "n0.jpg", exif=exif)
+    labels = np.zeros((64, 80), np.uint8)
+    labels[4:30, 5:40] = 1
+    write_instances(source / "inst" / "n0.mat", labels)
+    tagged = Image.fromarray(labels)
+    tagged.save(tmp_path / "labels.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "labels.png")))
+    text = masks.write(
+        "sbd", source, tmp_path / "records", 1.0, Reading(masks=frozenset(["stored"]))
+    )
+    assert "1 file: its mask is drawn on the photo as stored, and was turned" in text
+    (record,) = schema.read_records(tmp_path / "records")
+    np.testing.assert_array_equal(record.tree.mask(1), upright == 1)
+    text = masks.write("sbd", source, tmp_path / "open")
+    open = "1 file: whether its mask is drawn before or after the EXIF rotation cannot be known"
+    assert (open in text) == (orientation < 5)
+
+
+def test_what_is_not_counted_is_background_and_said(tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    mask = np.zeros((64, 80), np.uint8)
+    mask[10:30, 10:30], mask[30:33] = 255, 128
+    cv2.imwrite(str(tmp_path / "images" / "a.jpg"), np.zeros((64, 80, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
+    text = masks.write("mine", tmp_path, tmp_path / "records")
+    assert text.endswith(f"1 file: {masks.VOID} (a.jpg)")
+    (record,) = schema.read_records(tmp_path / "records")
+    np.testing.assert_array_equal(record.tree.mask(1), mask == 255)
+
+
 def test_a_thin_object_of_any_other_folder_is_kept(tmp_path):
     (tmp_path / "mine" / "images").mkdir(parents=True)
     (tmp_path / "mine" / "masks").mkdir()

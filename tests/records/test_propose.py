@@ -674,6 +674,17 @@ def test_images_that_look_like_masks_get_a_note(tmp_path):
     assert "skipped 1 that cannot be used" in text  # soft.png, beside soft.jpg
 
 
+def test_masks_with_soft_edges_look_like_masks():
+    disc = cv2.circle(np.zeros((90, 120), np.uint8), (60, 45), 30, 255, -1)
+    soft = cv2.GaussianBlur(disc, (9, 9), 3)
+    lossy = cv2.imdecode(cv2.imencode(".jpg", disc)[1], cv2.IMREAD_COLOR)
+    ramp = np.tile(np.linspace(0, 255, 120).astype(np.uint8), (90, 1))
+    for mask in (cv2.merge([soft] * 3), lossy):
+        assert pipeline.looks_flat(mask)
+    for photo in (cv2.merge([ramp] * 3), picture(3, 90, 120), cv2.merge([soft, disc, ramp])):
+        assert not pipeline.looks_flat(photo)
+
+
 def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
     source = make_images(tmp_path / "photos", 2)
     photo = picture(5, 64, 80)

@@ -219,10 +219,10 @@ def _check_first(found: np.ndarray, palette: np.ndarray, greys: np.ndarray | Non
 
 
 def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
-    """The greys of the indices `found`, if they mean more than the indices; else None.
+    """The greys of the indices `found`, if they are those of a mask, 0, 128 and 255; else None.
 
-    A palette that is no more than the ramp of greys says nothing of its indices, unless they are
-    the greys of a mask: black, 128 and white.
+    Without white they have to be the indices, as in the ramp of greys: 128 is the grey of a car in
+    VOC's palette.
     """
     if found[-1] >= len(palette):
         return None
@@ -230,8 +230,8 @@ def _greys(found: np.ndarray, palette: np.ndarray) -> np.ndarray | None:
     if (colours != colours[:, :1]).any():
         return None
     greys = colours[:, 0]
-    ramp = (greys == found).all() and not set(greys.tolist()) <= {0, NOT_COUNTED, 255}
-    return None if ramp else greys
+    a_mask = set(greys.tolist()) <= {0, NOT_COUNTED, 255}
+    return greys if a_mask and (255 in greys or (greys == found).all()) else None
 
 
 def _by_colour(plane: Plane, found: np.ndarray) -> tuple[np.ndarray, Notes]:

@@ -119,6 +119,16 @@ def test_several_classes_of_a_palette_are_refused_or_ids(tmp_path):
     assert by_rows(masks.read_id(path, 15)) == [0, 0, 1, -1, 0, 0]
 
 
+def test_a_grey_of_a_palette_is_a_class_where_there_is_no_white(tmp_path):
+    """Index 7 of VOC, a car, is the grey 128; and a background may be grey as well."""
+    car = palette(tmp_path / "a.png", rows(0, 7, 0), VOC)
+    assert (by_rows(read(car)), read(car).notes) == ([0, 1, 0, 0, 0, 0], ())
+    grey = palette(tmp_path / "b.png", rows(0, 1, 0), [[70] * 3, [200] * 3])
+    assert by_rows(read(grey)) == [0, 1, 0, 0, 0, 0]
+    half = Reading(masks=frozenset({"half"}))
+    assert by_rows(masks.read_mask(car, half)) == [0, 1, 0, 0, 0, 0]
+
+
 def test_palettes_of_greys_are_greys(tmp_path):
     """Tools that make files small store greys with a palette."""
     greys = [[0] * 3, [128] * 3, [255] * 3]

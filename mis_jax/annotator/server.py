@@ -125,7 +125,7 @@ def main(argv: Sequence[str]) -> None:
     run, port = flags.FLAGS.run, flags.FLAGS.port
     if len(argv) != 2:
         raise InputError("One source of images: mis-jax annotate IMAGES [--run RUN].")
-    of_run = loading.read_config(Path(run)) if Path(run, "config.json").is_file() else None
+    of_run = loading.config_of(run) if run else None
     reading = Reading.of(options.section("images", of_run))
     folder = Path(argv[1]).resolve().parent if Path(argv[1]).is_dir() else Path()
     output = Path(flags.FLAGS.output or folder / "annotations")

@@ -246,8 +246,7 @@ def _reading(arguments: Sequence[str]) -> Reading:
     """How files are read: as for the run's training, if not as the command line has it."""
     from mis_jax.models import loading
 
-    run = Path(arguments[0]) if len(arguments) == 1 else Path()
-    of_run = loading.read_config(run) if (run / "config.json").is_file() else None
+    of_run = loading.config_of(arguments[0]) if len(arguments) == 1 else None
     return Reading.of(options.section("images", of_run), flags.FLAGS.masks)
 
 

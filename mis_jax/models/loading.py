@@ -33,6 +33,12 @@ def read_config(run: pathlib.Path) -> ConfigDict:
         ) from None
 
 
+def config_of(source: str | pathlib.Path) -> ConfigDict | None:
+    """`read_config` of a run; None of anything else, such as a weights file."""
+    run = pathlib.Path(source)
+    return read_config(run) if (run / "config.json").is_file() else None
+
+
 def _parse_config(text: str | bytes, where: str) -> ConfigDict:
     try:
         config = ConfigDict(json.loads(text))

@@ -2,16 +2,14 @@
 
 import json
 import re
-import sys
 
 import cv2
 import numpy as np
 import pytest
-from absl import flags
 from image_files import encoded, picture, png, saved
 from PIL import Image
 
-from mis_jax import cli, config
+from mis_jax import config
 from mis_jax.datasets import Reading, benchmarks, images
 from mis_jax.errors import InputError
 from mis_jax.features import extractors
@@ -163,38 +161,20 @@ def test_examples_have_every_kind_of_note():
     assert readings.examples([], lambda k: (), 10) == []
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `mis-jax check WORDS`: exit status, stdout and stderr."""
-    monkeypatch.setattr(cli.logging, "use_absl_handler", lambda: None)  # it outlives the test
-
-    def command(*words):
-        before = set(flags.FLAGS)
-        monkeypatch.setattr(sys, "argv", ["mis-jax", "check", *map(str, words)])
-        try:
-            status = cli.command(sys.argv[1:])
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-        return status, *capsys.readouterr()
-
-    return command
-
-
 def test_the_command(command, folder, tmp_path):
-    status, out, _ = command(folder, "--output", tmp_path / "out", "--masks=half")
+    status, out, _ = command("check", folder, "--output", tmp_path / "out", "--masks=half")
     assert status == 0
     assert out.endswith(f"Open {tmp_path / 'out' / 'check.html'} in a browser.\n")
     assert not (folder / "check").exists()
-    status, _, err = command()
+    status, _, err = command("check")
     assert (status, "usage: mis-jax check IMAGES" in err) == (2, True)
-    status, _, err = command(tmp_path / "nowhere")
+    status, _, err = command("check", tmp_path / "nowhere")
     assert (status, "does not exist" in err) == (2, True)
 
 
 def test_values_that_the_user_fixes_are_read_so(command, folder, tmp_path):
     words = folder / "images" / "deep.png", "--config.images.range=(0, 65535)"
-    assert command(*words, "--output", tmp_path)[0] == 0
+    assert command("check", *words, "--output", tmp_path)[0] == 0
     found = json.loads((tmp_path / "check.json").read_text("utf-8"))["images"]
     assert found["notes"] == {}
     with pytest.raises(InputError, match="range"):

@@ -6,15 +6,13 @@ import itertools
 import json
 import re
 import shutil
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import tiny_run
-from absl import flags
 
-from mis_jax import cli, config
+from mis_jax import config
 from mis_jax.datasets import benchmarks, scenes
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, metrics
@@ -39,24 +37,6 @@ def result(folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("inspect")
     opened = [benchmarks.open_benchmark("mine", folder)]
     return inspect.inspect(str(folder / "records"), opened, output, embedded()), output
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs `mis-jax inspect WORDS`: exit status, stdout and stderr."""
-    monkeypatch.setattr(cli.logging, "use_absl_handler", lambda: None)  # it outlives the test
-
-    def command(*words):
-        before = set(flags.FLAGS)
-        monkeypatch.setattr(sys, "argv", ["mis-jax", "inspect", *map(str, words)])
-        try:
-            status = cli.command(sys.argv[1:])
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-        return status, *capsys.readouterr()
-
-    return command
 
 
 def embedded(**changes):
@@ -156,24 +136,24 @@ def test_trees_of_shrunk_images_against_whole_masks(tmp_path):
 def test_command_with_and_without_records(command, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = "--config.features.model=embedded"
-    status, out, _ = command(f"--datasets=mine={folder}", model)
+    status, out, _ = command("inspect", f"--datasets=mine={folder}", model)
     assert status == 0
     assert "tree-NoC@85" in out
     assert "trees:" not in out
     page = (tmp_path / "inspect" / "inspect.html").read_text("utf-8")
     assert "Regions at several depths" not in page
     copy = shutil.copytree(folder / "records", tmp_path / "records")
-    status, out, _ = command(copy)
+    status, out, _ = command("inspect", copy)
     assert status == 0
     assert "trees: 64 patches" in out
     assert "tree-NoC" not in out
     assert "tree-NoC" not in (copy / "inspect" / "inspect.html").read_text("utf-8").lower()
-    assert command(copy)[0] == 0  # the results are not taken for records
+    assert command("inspect", copy)[0] == 0  # the results are not taken for records
 
 
 @pytest.mark.parametrize("words", [[], ["a", "b"]])
 def test_usage(command, words):
-    status, _, err = command(*words)
+    status, _, err = command("inspect", *words)
     assert status == 2
     assert "usage: mis-jax inspect RECORDS" in err
 

@@ -14,7 +14,7 @@ from mis_jax.proposals import Tree
 
 AREA_EDGES = (0.0, 0.01, 0.05, 0.10, 0.25, 0.50, 1.0)  # of the report, fractions of the image
 LARGE = 0.05  # the report counts proposals over this fraction, which Algorithm 2 accepts
-SHOWN_KINDS = 5  # reasons of those that it does not name
+SHOWN_KINDS = 6  # reasons that it counts
 NAMED = 20  # skipped images that the printed summary names
 
 
@@ -81,16 +81,14 @@ class Summary:
 
 
 def skipped_lines(skipped: Sequence[Sequence[str]], where: str = "") -> list[str]:
-    """Lines of text on what cannot be used: [id, reason] each, named or counted by the reason."""
+    """Lines of text on what cannot be used, [id, reason] each: counted by reason, and the first."""
     if not skipped:
         return []
-    lines = [f"skipped {len(skipped):,} that cannot be used{where}:"]
+    kinds = collections.Counter(re.split(r" \(|: ", reason)[0] for _, reason in skipped)
+    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
+    lines = [f"skipped {len(skipped):,} that cannot be used{where}: {told}"]
     lines += [f"  {name}: {reason}" for name, reason in skipped[:NAMED]]
-    if len(skipped) > NAMED:
-        kinds = collections.Counter(re.split(r" \(|: ", reason)[0] for _, reason in skipped[NAMED:])
-        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(SHOWN_KINDS))
-        lines.append(f"  and {len(skipped) - NAMED:,} more: {told}")
-    return lines
+    return lines + ([f"  and {len(skipped) - NAMED:,} more"] if len(skipped) > NAMED else [])
 
 
 def ignored_lines(ignored: Mapping[str, int]) -> list[str]:

@@ -131,7 +131,8 @@ def test_many_images_that_cannot_be_used_are_counted_by_the_reason():
     skipped = [[f"{k}.jpg", "blank: every pixel is nearly alike"] for k in range(23)]
     skipped += [[f"x{k}.jpg", f"truncated or damaged (byte {k})"] for k in range(1_005)]
     lines = readings.skipped_lines(skipped)
-    assert lines[-1] == "  and 1,008 more: 1,005 truncated or damaged, 3 blank"
+    assert lines[0] == "skipped 1,028 that cannot be used: 1,005 truncated or damaged, 23 blank"
+    assert lines[-1] == "  and 1,008 more"
 
 
 def test_the_page_holds_the_readings_and_needs_nothing_else(result):

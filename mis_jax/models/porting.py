@@ -2,6 +2,7 @@
 
 import collections
 import fnmatch
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -127,7 +128,11 @@ def unwrapped(tensors: Mapping[str, np.ndarray], wanted: Collection[str]) -> dic
             "meant alone."
         )
     prefix = fit[0]
-    return {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+    chosen = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+    if beside := len(tensors) - len(chosen):
+        said = f"weights: those under {prefix} are taken, {beside:,} tensors beside them left out"
+        print(said, file=sys.stderr)
+    return chosen
 
 
 def unport(params: Mapping) -> dict[str, np.ndarray]:

@@ -98,11 +98,13 @@ def test_prefixes_of_the_backbone_that_training_begins_from(tmp_path, prefix, fi
 
 
 @FILES
-def test_of_dinos_teacher_and_student_the_teacher_is_meant(tmp_path, file):
+def test_of_dinos_teacher_and_student_the_teacher_is_meant(tmp_path, file, capsys):
     teacher, student = vit_tensors(1), vit_tensors(2)
     flat = under("student.module.backbone.", student) | under("teacher.backbone.", teacher)
     read = state_dicts.load_state_dict(write(tmp_path / file, flat))
     assert_equal(vit.port_published("dino-vits8", read), teacher)
+    said = f"weights: those under teacher.backbone. are taken, {len(student)} tensors beside them"
+    assert said in capsys.readouterr().err
     key = "teacher.backbone.norm.bias"
     del flat[key]
     with pytest.raises(InputError, match=r"missing: norm\.bias;"):  # and not the student instead

@@ -30,7 +30,7 @@ from mis_jax.training.train_step import EXPLODED, State, make_look, make_step
 FREE = (  # fields that may change when a run is resumed
     "train.log_every", "train.checkpoint_every", "train.keep", "train.picture_every",
     "train.noc_every", "train.noc_objects", "train.tensorboard", "data.threads", "data.prefetch",
-    "optim.steps", "mesh.fsdp", "images.", "features.", "propose.", "eval.",
+    "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
 )  # fmt: skip
 
 

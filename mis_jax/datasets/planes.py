@@ -64,7 +64,10 @@ def read_plane(path: Path) -> Plane:
         if jpeg.is_jpeg(data):
             jpeg.check(data, "cannot be read")
         plane = _guarded(lambda: _by_pillow(data))
-        return plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
+        plane = plane or _guarded(lambda: _by_tifffile(data)) or _unknown()
+        if not plane.pixels.size:
+            raise InputError("cannot be read: it has no pixels")
+        return plane
     except InputError as error:
         raise InputError(f"the mask {path} {error}") from error
     except OSError as error:

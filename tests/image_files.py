@@ -1,6 +1,7 @@
 """Pictures and the bytes of image files, made on the spot with Pillow, OpenCV and tifffile."""
 
 import io
+import struct
 
 import cv2
 import numpy as np
@@ -41,6 +42,22 @@ def tiff(values: np.ndarray, **options) -> bytes:
     stream = io.BytesIO()
     tifffile.imwrite(stream, values, **options)
     return stream.getvalue()
+
+
+def circle(kind: int, back_to: int) -> bytes:
+    """A TIFF of three pages of a kind (NewSubfileType), the last of which leads back to another."""
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        for number in range(3):
+            page = np.full((20, 20), 90 * number, np.uint8)
+            page[5:9] = 255
+            writer.write(page, subfiletype=kind, metadata=None)
+    with tifffile.TiffFile(io.BytesIO(stream.getvalue())) as file:
+        places = [page.offset for page in file.pages]
+    data = bytearray(stream.getvalue())
+    (tags,) = struct.unpack_from("<H", data, places[-1])
+    struct.pack_into("<I", data, places[-1] + 2 + 12 * tags, places[back_to])
+    return bytes(data)
 
 
 def png(values: np.ndarray) -> bytes:

@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from mis_jax.datasets import jpeg, png
+from mis_jax.datasets import jpeg, png, tiff
 from mis_jax.datasets.orientation import as_stored
 from mis_jax.errors import InputError
 
@@ -244,7 +244,7 @@ def _by_tifffile(data: bytes) -> Plane:
 def _full_pages(data: bytes) -> int:
     """The pages of a TIFF that are no overviews or masks of others."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        kinds = [page.keyframe.subfiletype for page in file.pages if page.keyframe]
+        kinds = [page.keyframe.subfiletype for page in tiff.pages(file) if page.keyframe]
         return sum(not kind & _NO_PAGE for kind in kinds)
 
 

@@ -4,8 +4,10 @@ The first page that is neither an overview nor a mask is taken. A file is refuse
 lie beyond its end, do not fill their strips or tiles, or, of JPEG in it, do not add up.
 """
 
+import collections
 import io
 import logging
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -79,10 +81,22 @@ def _read(file, data: bytes, name: str) -> Bands | None:
     return found._replace(notes=notes)
 
 
+def pages(file) -> Iterator:
+    """The pages of a `tifffile.TiffFile`; ValueError where one leads back to another."""
+    seen = set()
+    for page in file.pages:
+        if page.offset in seen:
+            raise ValueError("its pages go round in a circle")
+        seen.add(page.offset)
+        yield page
+
+
 def _first(file) -> tuple:
     """The page to take, and whether there are others of its kind."""
     full = []
-    for page in file.pages:
+    if file.is_imagej or file.is_shaped:
+        collections.deque(pages(file), 0)  # `series` goes through all of them
+    for page in pages(file):
         if not page.keyframe.subfiletype & (_REDUCED | _MASK):
             full.append(page)
         if len(full) == 2:

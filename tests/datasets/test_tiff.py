@@ -9,10 +9,10 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_files import UPRIGHT, encoded, picture, tiff
+from image_files import UPRIGHT, circle, encoded, picture, saved, tiff
 from PIL import Image
 
-from mis_jax.datasets import bands, depth, images
+from mis_jax.datasets import bands, depth, images, masks
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
 
@@ -279,3 +279,17 @@ def test_the_rule_of_depths_holds_for_what_records_keep(tmp_path):
     np.testing.assert_array_equal(images.decode(stored), images.read_image(path))
     np.testing.assert_array_equal(images.decode(stored), pixels)
     assert notes == (depth.LITTLE,)
+
+
+@pytest.mark.parametrize("back_to", range(3))
+def test_pages_in_a_circle_have_an_end(back_to, tmp_path):
+    """tifffile goes round for ever."""
+    with pytest.raises(InputError, match=r"truncated or damaged .*in a circle"):
+        images.read_image(circle(1, back_to))
+    assert images.read_picture(circle(0, back_to)).notes == (
+        "several pages, of which the first is taken",
+    )
+    for kind in (0, 1):
+        path = saved(tmp_path / f"{kind}.tif", circle(kind, back_to))
+        with pytest.raises(InputError, match=r"\.tif (cannot be read|has \d+ pages)"):
+            masks.read_mask(path, Reading())

@@ -203,7 +203,7 @@ def _check_first(found: np.ndarray, palette: np.ndarray, greys: np.ndarray | Non
 
     The same file may be the indices of classes, of which 0 is background.
     """
-    if found[0] != 0:
+    if found[0] != 0 or not len(palette):
         return
     if greys is not None:
         first, last, half = greys[0], greys.min(), f", --masks half what is above {255 // 2}"

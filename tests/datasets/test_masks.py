@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
 from mis_jax.datasets import masks
+from mis_jax.datasets.planes import Plane
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
 
@@ -127,6 +128,12 @@ def test_a_grey_of_a_palette_is_a_class_where_there_is_no_white(tmp_path):
     assert by_rows(read(grey)) == [0, 1, 0, 0, 0, 0]
     half = Reading(masks=frozenset({"half"}))
     assert by_rows(masks.read_mask(car, half)) == [0, 1, 0, 0, 0, 0]
+
+
+def test_a_palette_without_colours_has_its_indices():
+    plane = Plane(rows(0, 1, 0), "palette", 255, np.zeros((0, 3), np.uint8))
+    mask, notes = masks._object(plane)
+    assert (by_rows(masks.Mask(mask)), notes) == ([0, 1, 0, 0, 0, 0], ())
 
 
 def test_palettes_of_greys_are_greys(tmp_path):

@@ -25,6 +25,7 @@ from mis_jax.datasets.recent import Recent
 from mis_jax.datasets.seen import listed, seen
 from mis_jax.errors import InputError
 
+HALF = "the object is what is above half of the range of its mask, by --masks half"
 EVERYWHERE = "its mask is object everywhere"
 NO_BACKGROUND = "its mask has no background, only 128 (not counted) and 255"
 BOTH = "its mask has 0, 1 and 255; both 1 and 255 are the object"
@@ -290,7 +291,7 @@ def _half(plane: Plane) -> tuple[np.ndarray, Notes]:
     if not mask.any():
         shown = listed(values(pixels))
         raise InputError(f"has no object pixel above half, {middle}; it has {shown}")
-    return mask, (EVERYWHERE,) if mask.all() else ()
+    return mask, (HALF, EVERYWHERE) if mask.all() else (HALF,)
 
 
 def _middle(plane: Plane) -> float:

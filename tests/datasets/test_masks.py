@@ -449,6 +449,7 @@ def test_jpeg_masks_are_refused_and_read_at_half(tmp_path):
         assert words.startswith("is a JPEG with ")
         assert "of which the object cannot be known; save it as PNG, or --masks half" in words
         np.testing.assert_array_equal(read(path, HALF).pixels == 1, truth)
+        assert read(path, HALF).notes == (masks.HALF,)
         with pytest.raises(InputError, match="is a JPEG, of which ids cannot be known"):
             masks.list_ids(path)
     Image.open(tmp_path / "a.jpg").save(tmp_path / "c.png")  # what was a JPEG once

@@ -4,7 +4,8 @@ In:   images -> features -> merge trees (propose.py), or images with labels (mas
 Out:  shards of `Record`s: {id, image as JPEG or PNG, height, width, tree or objects}. A shard
       appears whole or not at all.
 
-Begin with schema.py.
+Begin with schema.py (a record) and store.py (shards of them on disk); then propose.py, with plan.py
+(which image is in which shard) and pipeline.py, and masks.py.
 """
 
 import lazy_loader

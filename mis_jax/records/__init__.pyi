@@ -9,10 +9,9 @@ from .report import (
     masks_left_out,
     skipped_lines,
 )
-from .schema import (
+from .schema import Record, decode
+from .store import (
     INDEX,
-    Record,
-    decode,
     fingerprint,
     open_shard,
     read_index,

@@ -36,7 +36,7 @@ from mis_jax.datasets import (
     without_buggy,
 )
 from mis_jax.errors import InputError
-from mis_jax.records import schema
+from mis_jax.records import schema, store
 
 SHARD_SIZE = 256  # images a shard
 VOID = "what its mask does not count is background in the record"
@@ -118,13 +118,13 @@ def write(
             f"--few={few} keeps none of {len(found.readers)} images; give more, up to 1."
         )
     shards = -(-len(kept) // SHARD_SIZE)
-    schema.begin(folder, _index(name, source, kept, found.files, reading))
+    store.begin(folder, _index(name, source, kept, found.files, reading))
     count, objects = 0, 0
     notes: dict[str, Notes] = {}
     with tqdm(kept, unit=" images", disable=None) as bar:
         todo = iter(bar)
         for shard in range(shards):
-            with schema.ShardWriter(Path(folder, schema.shard_name(shard, shards))) as writer:
+            with store.ShardWriter(Path(folder, store.shard_name(shard, shards))) as writer:
                 for key in itertools.islice(todo, SHARD_SIZE):
                     labels = _read(key, found)
                     if labels:
@@ -142,7 +142,7 @@ def write(
 def _index(
     name: str, source: str | Path, kept: list[str], files: Mapping[str, Path], reading: Reading
 ) -> dict:
-    """What `schema.begin` keeps of the records."""
+    """What `store.begin` keeps of the records."""
     lines = [f"{key}\0{_stamp(files[key]) if key in files else ''}\n" for key in kept]
     annotations = _stamp(Path(source)) if Path(source).is_file() else ""
     settings = {"dataset": name, "shard_size": SHARD_SIZE, "masks": sorted(reading.masks)}

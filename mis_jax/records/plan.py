@@ -16,7 +16,7 @@ from pathlib import Path
 from mis_jax.datasets import stamp
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
-from mis_jax.records import schema
+from mis_jax.records import store
 
 Plan = dict[str, list[str]]  # file name of a shard, in order -> ids of its images
 OLDER = "made by an older mis_jax, their files compared by name and size alone"
@@ -47,7 +47,7 @@ def grown(plan: Plan, ids: Sequence[str], size: int) -> Plan:
     result = {name: [id for id in held if id in there] for name, held in plan.items()}
     total = len(plan) + -(-len(new) // size)
     for first in range(0, len(new), size):
-        result[schema.shard_name(len(result), total)] = new[first : first + size]
+        result[store.shard_name(len(result), total)] = new[first : first + size]
     return result
 
 
@@ -56,7 +56,7 @@ def old_plan(folder: str | Path, index: dict, paths: Mapping[str, Path]) -> Plan
 
     Args:
       folder: of the shards.
-      index: `schema.read_index` of it.
+      index: `store.read_index` of it.
       paths: id -> file of the images that are there now, in order.
 
     Raises:
@@ -68,7 +68,7 @@ def old_plan(folder: str | Path, index: dict, paths: Mapping[str, Path]) -> Plan
         raise InputError(
             f"{folder} was begun by an older mis_jax with other images ({index.get('images')} "
             f"then, {len(paths)} now, or other names or sizes), and does not know which; "
-            f"{schema.ANOTHER}."
+            f"{store.ANOTHER}."
         )
     return grown({}, list(paths), index["settings"]["shard_size"])
 
@@ -100,12 +100,12 @@ def begin(
 ) -> tuple[Plan, Changes, int]:
     """Makes a folder and its plan, or grows the plan that it has; shards to be made anew go first.
 
-    Killed at any moment it leaves a folder that `schema.shard_files` calls unfinished, or the one
+    Killed at any moment it leaves a folder that `store.shard_files` calls unfinished, or the one
     before.
 
     Args:
       folder: of the shards.
-      index: "version", "settings" (with shard_size) and "source", see `schema.begin`.
+      index: "version", "settings" (with shard_size) and "source", see `store.begin`.
       everything: id -> file, of all images that were found.
       ids: those of them that get records.
 
@@ -116,8 +116,8 @@ def begin(
       InputError: the folder has other settings, or was made of other images altogether.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
-    old = schema.read_index(folder)
-    schema.check(folder, old, index)
+    old = store.read_index(folder)
+    store.check(folder, old, index)
     before = old_plan(folder, old, everything)
     older = _adopt(Path(folder), before, everything) if old and "plan" not in old else 0
     found = changes(folder, before, everything, ids)
@@ -126,7 +126,7 @@ def begin(
     if known and moved and len(found.changed) + len(found.gone) == known:
         raise InputError(
             f"{folder} holds records of other images ({old.get('source')}): not one of those "
-            f"{known:,} is as it was in {index['source']}; {schema.ANOTHER}."
+            f"{known:,} is as it was in {index['source']}; {store.ANOTHER}."
         )
     plan = grown(before, ids, index["settings"]["shard_size"])
     changed = set(found.changed)
@@ -136,7 +136,7 @@ def begin(
             _remove(Path(folder, name), {id: everything[id] for id in held})
     if plan != old.get("plan"):
         counts = {"shards": len(plan), "images": len(ids), "plan": plan}
-        write_file(Path(folder, schema.INDEX), json.dumps(index | counts, indent=1))
+        write_file(Path(folder, store.INDEX), json.dumps(index | counts, indent=1))
     return plan, found, older
 
 
@@ -158,7 +158,7 @@ def digest(path: Path) -> str:
 
 def _changed(shard: Path, paths: Mapping[str, Path]) -> list[str]:
     """Those of `paths` whose content is not what the shard was made of."""
-    note = schema.read_note(shard)
+    note = store.read_note(shard)
     changed, touched, files = [], False, note.get("files", [])
     for entry in files:
         id, then, *seen = entry
@@ -169,7 +169,7 @@ def _changed(shard: Path, paths: Mapping[str, Path]) -> list[str]:
         else:
             entry[2:], touched = now, True
     if touched and not changed and len(paths) == len(files):  # else it is made again
-        write_file(schema.note_path(shard), json.dumps(note))
+        write_file(store.note_path(shard), json.dumps(note))
     return changed
 
 
@@ -177,19 +177,19 @@ def _adopt(folder: Path, plan: Plan, paths: Mapping[str, Path]) -> int:
     """Notes the stamps of the files that an older mis_jax made shards of; how many shards."""
     count = 0
     for name, ids in plan.items():
-        note = schema.read_note(folder / name)
+        note = store.read_note(folder / name)
         if note and "files" not in note:
             files = [[id, "", *stamp(paths[id])] for id in ids]
-            write_file(schema.note_path(folder / name), json.dumps(note | {"files": files}))
+            write_file(store.note_path(folder / name), json.dumps(note | {"files": files}))
             count += 1
     return count
 
 
 def _remove(shard: Path, paths: Mapping[str, Path]) -> None:
     """Removes a shard, unless another process has just made it anew."""
-    if made_of(schema.read_note(shard)) != list(paths) or _changed(shard, paths):
+    if made_of(store.read_note(shard)) != list(paths) or _changed(shard, paths):
         shard.unlink(missing_ok=True)
-        schema.note_path(shard).unlink(missing_ok=True)
+        store.note_path(shard).unlink(missing_ok=True)
 
 
 def _names_and_sizes(paths: Mapping[str, Path]) -> str:

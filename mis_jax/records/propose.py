@@ -24,7 +24,7 @@ from mis_jax import features, options
 from mis_jax.datasets import Reading, images, mask_files
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
-from mis_jax.records import pipeline, plan, schema
+from mis_jax.records import pipeline, plan, schema, store
 from mis_jax.records.report import AREA_EDGES, Report, Summary, masks_left_out
 
 
@@ -133,7 +133,7 @@ def changes(source: str | Path, folder: str | Path) -> plan.Changes:
       InputError: nothing to read, or a folder of an older mis_jax that was begun with other images.
     """
     paths, left_out = find(source)
-    before = plan.old_plan(folder, schema.read_index(folder), paths)
+    before = plan.old_plan(folder, store.read_index(folder), paths)
     return plan.changes(folder, before, paths, [id for id in paths if id not in left_out])
 
 
@@ -153,12 +153,12 @@ def find(source: str | Path) -> tuple[dict[str, Path], dict[str, str]]:
 def _finished(folder: str | Path, name: str, shards: plan.Plan) -> Report | None:
     """The report of a shard if the shard is there, whole, and of the images that it should be."""
     path = Path(folder, name)
-    note = schema.read_note(path)
+    note = store.read_note(path)
     if plan.made_of(note) != shards[name]:
         return None
     try:
         report = Report.of(note)
-        reader = schema.open_shard(path)
+        reader = store.open_shard(path)
     except (ValueError, TypeError):  # InputError is a ValueError
         return None
     count = reader.num_records()
@@ -175,7 +175,7 @@ def _write(
 
 def _write_shard(items: Iterable[pipeline.Item], path: Path, bar: tqdm) -> None:
     began, report, files = time.perf_counter(), Report(), []
-    with schema.ShardWriter(path) as writer:
+    with store.ShardWriter(path) as writer:
         for item in items:
             files.append(item.file)
             if item.report is None:
@@ -219,5 +219,5 @@ def _clear(folder: Path, shards: plan.Plan) -> None:
     """Removes shards without any record, so that the command can be given again."""
     for name in shards:
         (folder / name).unlink(missing_ok=True)
-        schema.note_path(folder / name).unlink(missing_ok=True)
-    (folder / schema.INDEX).unlink(missing_ok=True)
+        store.note_path(folder / name).unlink(missing_ok=True)
+    (folder / store.INDEX).unlink(missing_ok=True)

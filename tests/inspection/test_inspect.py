@@ -20,7 +20,7 @@ from mis_jax.features import descriptor, extractors
 from mis_jax.inspection import gallery, inspect, measure, oracle, page, survey
 from mis_jax.proposals import snap
 from mis_jax.proposals.tree import build_tree
-from mis_jax.records import schema
+from mis_jax.records import store
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def embedded(**changes):
 
 
 def trees(folder):
-    return [record.tree for record in schema.read_records(folder / "records")]
+    return [record.tree for record in store.read_records(folder / "records")]
 
 
 def test_figures_are_those_of_all_masks(folder, result):
@@ -171,9 +171,9 @@ def test_records_of_other_features_are_refused(folder, tmp_path, monkeypatch):
 
 def test_records_without_settings(folder, tmp_path):
     copy = shutil.copytree(folder / "records", tmp_path / "records")
-    (copy / schema.INDEX).unlink()
+    (copy / store.INDEX).unlink()
     opened = [benchmarks.open_benchmark("mine", folder)]
-    with pytest.raises(InputError, match=rf"no {schema.INDEX}.*--datasets"):
+    with pytest.raises(InputError, match=rf"no {store.INDEX}.*--datasets"):
         inspect.inspect(str(copy), opened, tmp_path / "out", embedded())
     assert "trees: 64 patches" in inspect.inspect(str(copy), [], tmp_path / "out", embedded())
 

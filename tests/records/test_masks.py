@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from mis_jax.datasets import benchmarks, images, scenes
 from mis_jax.datasets.reading import Reading
 from mis_jax.errors import InputError
-from mis_jax.records import masks, schema
+from mis_jax.records import masks, schema, store
 
 
 def write_instances(path, labels):
@@ -43,12 +43,12 @@ def test_the_first_labelled_images_of_sbd(tmp_path):
     text = masks.write("sbd", source, tmp_path / "all")
     assert text.startswith("4 labelled images, 8 objects, in 1 shards")
     assert "1 left out: 1 mask without an object pixel\n  n1: the mask has no object" in text
-    found = list(schema.read_records(tmp_path / "all"))
+    found = list(store.read_records(tmp_path / "all"))
     assert [r.id for r in found] == ["n4", "n3", "n2", "n0"]
     assert all(set(np.unique(r.tree.labels)) == {0, 1, 2} for r in found)
     assert found[0].image == (source / "img" / "n4.jpg").read_bytes()
     masks.write("SBD", source, tmp_path / "few", 0.59)  # 2.95 images
-    assert [r.id for r in schema.read_records(tmp_path / "few")] == ["n4", "n3"]
+    assert [r.id for r in store.read_records(tmp_path / "few")] == ["n4", "n3"]
     with pytest.raises(InputError, match="begun with other images or settings"):
         masks.write("SBD", source, tmp_path / "few", 0.8)
     for few in (0.1, 0.0, 1.5):
@@ -70,7 +70,7 @@ def test_what_sbds_rule_leaves_out_is_named(tmp_path):
     assert text.startswith("1 labelled images, 1 objects")
     assert "3 left out: 2 objects too thin for SBD's rule, 1 mask without" in text
     assert "  n0_2: it fills less than 0.08 of its box, SBD's rule" in text
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     assert record.tree.mask(1).sum() == record.tree.count + 2 == 3
 
 
@@ -92,7 +92,7 @@ def test_sbds_objects_are_turned_with_their_photo(tmp_path, orientation):
         "sbd", source, tmp_path / "records", 1.0, Reading(masks=frozenset(["stored"]))
     )
     assert "1 file: its mask is drawn on the photo as stored, and was turned" in text
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     np.testing.assert_array_equal(record.tree.mask(1), upright == 1)
     text = masks.write("sbd", source, tmp_path / "open")
     open = "1 file: whether its mask is drawn before or after the EXIF rotation cannot be known"
@@ -108,7 +108,7 @@ def test_what_is_not_counted_is_background_and_said(tmp_path):
     cv2.imwrite(str(tmp_path / "masks" / "a.png"), mask)
     text = masks.write("mine", tmp_path, tmp_path / "records")
     assert text.endswith(f"1 file: {masks.VOID} (a.jpg)")
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     np.testing.assert_array_equal(record.tree.mask(1), mask == 255)
 
 
@@ -121,7 +121,7 @@ def test_a_thin_object_of_any_other_folder_is_kept(tmp_path):
     cv2.imwrite(str(tmp_path / "mine" / "masks" / "a.png"), mask)
     text = masks.write("mine", tmp_path / "mine", tmp_path / "records")
     assert text == f"1 labelled images, 1 objects, in 1 shards: {tmp_path / 'records'}"
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     np.testing.assert_array_equal(record.tree.mask(1), mask > 0)
     assert record.image == (tmp_path / "mine" / "images" / "a.jpg").read_bytes()
 
@@ -151,10 +151,10 @@ def test_a_record_is_a_photo_with_all_its_objects(tmp_path, suffix):
     source = coco(tmp_path / "mine", [20], suffix, (480, 640))
     text = masks.write("mine", source, tmp_path / "records")
     assert text.startswith("1 labelled images, 20 objects, in 1 shards")
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     photo = (tmp_path / "mine" / f"p0{suffix}").read_bytes()
     assert (record.id, record.image) == (f"p0{suffix}", photo)
-    (shard,) = schema.shard_files(tmp_path / "records")
+    (shard,) = store.shard_files(tmp_path / "records")
     assert os.path.getsize(shard) < 2 * len(photo)
     assert len(schema.encode(record)) < 1.2 * len(photo)
     truth = list(benchmarks.open_benchmark("mine", source))
@@ -167,7 +167,7 @@ def test_few_counts_photos(tmp_path):
     source = coco(tmp_path / "mine", [1, 5, 0, 2, 3])  # the third has no object
     for few, ids in ((0.5, ["p0.jpg", "p1.jpg"]), (0.75, ["p0.jpg", "p1.jpg", "p3.jpg"])):
         masks.write("mine", source, tmp_path / str(few), few)
-        records = list(schema.read_records(tmp_path / str(few)))
+        records = list(store.read_records(tmp_path / str(few)))
         assert [r.id for r in records] == ids
         assert [r.tree.count for r in records] == [1, 5, 2][: len(ids)]
     with pytest.raises(InputError, match=r"--few=0\.2 keeps none of 4 images"):
@@ -183,7 +183,7 @@ def test_objects_lie_on_the_photo_as_it_is_seen(tmp_path, orientation):
     reading = Reading(masks=frozenset({"stored"}))
     text = masks.write("mine", source, tmp_path / "records", reading=reading)
     assert "1 file: its mask is drawn on the photo as stored" in text
-    (record,) = schema.read_records(tmp_path / "records")
+    (record,) = store.read_records(tmp_path / "records")
     with Image.open(tmp_path / "mine" / "p0.png") as image:
         upright = np.asarray(ImageOps.exif_transpose(image))
     np.testing.assert_array_equal(images.decode(record.image), upright)
@@ -216,7 +216,7 @@ def test_all_shards_together_hold_every_photo(tmp_path, monkeypatch):
     monkeypatch.setattr(masks, "SHARD_SIZE", 2)
     source = coco(tmp_path / "mine", [1] * 7, size=(100, 120))
     assert "7 objects, in 4 shards" in masks.write("mine", source, tmp_path / "records")
-    ids = [r.id for r in schema.read_records(tmp_path / "records")]
+    ids = [r.id for r in store.read_records(tmp_path / "records")]
     assert ids == [f"p{k}.jpg" for k in range(7)]
 
 

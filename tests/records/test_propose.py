@@ -26,7 +26,7 @@ from mis_jax.datasets import Reading, images, stamp
 from mis_jax.errors import InputError
 from mis_jax.features import descriptor, extractors
 from mis_jax.proposals.tree import build_tree
-from mis_jax.records import pipeline, plan, propose, report, schema
+from mis_jax.records import pipeline, plan, propose, report, schema, store
 
 BAD = {"bad/cut.jpg": "truncated", "bad/dot.png": "too small", "bad/empty.png": "empty"}
 BAD |= {"bad/text.jpg": "not an image"}
@@ -66,7 +66,7 @@ def run(source, folder, extractor=None, **changes) -> report.Summary:
 def contents(folder) -> dict[str, list[bytes]]:
     """The encoded records of each shard."""
     return {
-        Path(path).name: schema.open_shard(path).read_all() for path in schema.shard_files(folder)
+        Path(path).name: store.open_shard(path).read_all() for path in store.shard_files(folder)
     }
 
 
@@ -80,7 +80,7 @@ def test_records_hold_what_the_images_show(tmp_path):
     source = make_images(tmp_path / "photos", 10)
     cv2.imwrite(str(source / "large.png"), picture(99, 80, 128))
     summary = run(source, tmp_path / "records")
-    found = list(schema.read_records(tmp_path / "records"))
+    found = list(store.read_records(tmp_path / "records"))
     paths = images.find_images(source)
     assert [r.id for r in found] == images.image_ids(source, paths)
     assert [p.name for p in paths][-1] == "large.png"
@@ -99,7 +99,7 @@ def test_files_that_cannot_be_used_are_named_and_skipped(tmp_path):
     source = make_images(tmp_path / "photos", 7)
     add_bad_files(source)
     summary = run(source, tmp_path / "records")
-    assert summary.images == 7 == len(list(schema.read_records(tmp_path / "records")))
+    assert summary.images == 7 == len(list(store.read_records(tmp_path / "records")))
     assert [name for name, _ in summary.report.skipped] == sorted(BAD)
     lines = (tmp_path / "records/skipped.txt").read_text().splitlines()
     text = str(summary)
@@ -131,7 +131,7 @@ def test_a_shard_of_nothing_but_bad_files(tmp_path):
     add_bad_files(source)
     summary = run(source, tmp_path / "records", shard_size=1)
     assert (summary.images, summary.finished) == (6, 10)
-    assert len(list(schema.read_records(tmp_path / "records"))) == 6
+    assert len(list(store.read_records(tmp_path / "records"))) == 6
 
 
 def test_nothing_left_ends_the_run_and_can_be_repeated(tmp_path):
@@ -164,7 +164,7 @@ def test_a_run_killed_midway_goes_on_to_the_same_bytes(tmp_path):
     done = {p: p.stat().st_mtime_ns for p in folder.glob("*.array_record")}
     assert 3 <= len(done) < 51
     with pytest.raises(InputError, match=f"finish with: mis-jax propose {source} --records"):
-        schema.shard_files(folder)
+        store.shard_files(folder)
 
     again = subprocess.run(
         command(source, "--records", folder), capture_output=True, text=True, check=True
@@ -250,14 +250,14 @@ def test_damaged_shards_are_made_again(damage, tmp_path):
     source = make_images(tmp_path / "photos", 10)
     whole = run(source, tmp_path / "records")
     before = contents(tmp_path / "records")
-    shard = tmp_path / "records" / schema.shard_name(1, 3)
+    shard = tmp_path / "records" / store.shard_name(1, 3)
     report = shard.with_suffix(".json")
     if damage == "cut":
         os.truncate(shard, 70_000)
     elif damage == "report cut":
         os.truncate(report, 20)
     elif damage == "other":  # as many records as the last shard
-        shard.write_bytes((tmp_path / "records" / schema.shard_name(2, 3)).read_bytes())
+        shard.write_bytes((tmp_path / "records" / store.shard_name(2, 3)).read_bytes())
     else:
         (shard if damage == "deleted" else report).unlink()
     assert without_time(run(source, tmp_path / "records")) == without_time(whole)
@@ -269,19 +269,19 @@ def test_a_full_disk_keeps_finished_shards(on_device, tmp_path, monkeypatch):
     source = make_images(tmp_path / "photos", 12)
     extractor = InBatches() if on_device else None
     room = iter(range(6))
-    write = schema.ShardWriter.write
+    write = store.ShardWriter.write
 
     def full(writer, data):
         if next(room, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device", "the shard")
         write(writer, data)
 
-    monkeypatch.setattr(schema.ShardWriter, "write", full)
+    monkeypatch.setattr(store.ShardWriter, "write", full)
     with pytest.raises(OSError, match="No space left"):
         run(source, tmp_path / "records", extractor)
     monkeypatch.undo()
     names = sorted(p.name for p in (tmp_path / "records").iterdir())
-    first = schema.shard_name(0, 3)
+    first = store.shard_name(0, 3)
     assert names == ["propose.json", first, Path(first).with_suffix(".json").name]
     run(source, tmp_path / "records", extractor)
     run(source, tmp_path / "whole")
@@ -292,7 +292,7 @@ def test_the_report_counts_regions(tmp_path):
     source = make_images(tmp_path / "photos", 3)
     report = run(source, tmp_path / "records").report
     areas, large, depths, patches = [], [], [], []
-    for record in schema.read_records(tmp_path / "records"):
+    for record in store.read_records(tmp_path / "records"):
         n = record.tree.n
         regions, depth = [{i} for i in range(n)], [0] * n
         for first, second in record.tree.merges:
@@ -362,10 +362,10 @@ def test_added_images_make_only_their_own_records(tmp_path):
         ["a/000_new.png", "a/001_new.png", "a/003_new.png"],
         ["a/004_new.png"],
     ]
-    assert schema.shard_name(2, 4) in files_of(folder)
-    found = {r.id: schema.encode(r) for r in schema.read_records(folder)}
+    assert store.shard_name(2, 4) in files_of(folder)
+    found = {r.id: schema.encode(r) for r in store.read_records(folder)}
     run(source, tmp_path / "anew")
-    assert found == {r.id: schema.encode(r) for r in schema.read_records(tmp_path / "anew")}
+    assert found == {r.id: schema.encode(r) for r in store.read_records(tmp_path / "anew")}
     now = files_of(folder)
     assert "since" not in str(run(source, folder))
     assert files_of(folder) == now
@@ -471,10 +471,10 @@ def test_processes_grow_a_folder_together(tmp_path):
         run(more, tmp_path / "three", shard=(i, 3))
         if i == 2:  # the others' shards of images that have gone are no longer there
             assert not complete(tmp_path / "three")
-            assert schema.shard_name(0, 3) not in files_of(tmp_path / "three")
+            assert store.shard_name(0, 3) not in files_of(tmp_path / "three")
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
-    index = (tmp_path / "one" / schema.INDEX).read_bytes()
-    assert (tmp_path / "three" / schema.INDEX).read_bytes() == index
+    index = (tmp_path / "one" / store.INDEX).read_bytes()
+    assert (tmp_path / "three" / store.INDEX).read_bytes() == index
 
 
 @pytest.mark.slow
@@ -493,14 +493,14 @@ def test_growing_killed_midway_goes_on_and_leaves_old_records_alone(tmp_path):
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
     with pytest.raises(InputError, match=f"finish with: mis-jax propose {source} --records"):
-        schema.shard_files(folder)
+        store.shard_files(folder)
     subprocess.run(command(source, "--records", folder), capture_output=True, check=True)
     now, changed = files_of(folder), "trees-00000"
     assert {name[:11] for name, held in before.items() if now[name] != held} == {changed}
     assert not list(folder.glob("*.partial"))
     run(source, tmp_path / "anew")
-    expected = {r.id: schema.encode(r) for r in schema.read_records(tmp_path / "anew")}
-    assert {r.id: schema.encode(r) for r in schema.read_records(folder)} == expected
+    expected = {r.id: schema.encode(r) for r in store.read_records(tmp_path / "anew")}
+    assert {r.id: schema.encode(r) for r in store.read_records(folder)} == expected
 
 
 def killing(monkeypatch, at: int):
@@ -515,14 +515,14 @@ def killing(monkeypatch, at: int):
 
         return call
 
-    for holder, name in [(plan, "write_file"), (schema, "write_file"), (schema, "publish")]:
+    for holder, name in [(plan, "write_file"), (store, "write_file"), (store, "publish")]:
         monkeypatch.setattr(holder, name, alive(getattr(holder, name)))
     monkeypatch.setattr(Path, "unlink", alive(Path.unlink))
 
 
 def complete(folder) -> bool:
     try:
-        return bool(schema.shard_files(folder))
+        return bool(store.shard_files(folder))
     except InputError as error:
         if "finish with" not in str(error):
             raise
@@ -557,13 +557,13 @@ def test_a_folder_is_whole_or_unfinished_after_every_single_change_on_the_disk(t
 
 def make_older(folder: Path, source: Path) -> None:
     """Makes a records folder what it was before there were plans."""
-    index = json.loads((folder / schema.INDEX).read_text())
+    index = json.loads((folder / store.INDEX).read_text())
     paths = images.find_images(source)
     names = zip(images.image_ids(source, paths), paths, strict=True)
     pairs = "".join(f"{name}\0{path.stat().st_size}\n" for name, path in names)
     del index["plan"]
     index["digest"] = hashlib.sha256(pairs.encode()).hexdigest()
-    (folder / schema.INDEX).write_text(json.dumps(index))
+    (folder / store.INDEX).write_text(json.dumps(index))
     for path in folder.glob("trees-*.json"):
         note = json.loads(path.read_text())
         for name in ("digest", "files", "notes"):
@@ -574,9 +574,9 @@ def make_older(folder: Path, source: Path) -> None:
 def test_a_folder_of_before_there_were_plans_goes_on(tmp_path):
     source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
     run(source, folder)
-    before, digest = contents(folder), schema.fingerprint(schema.shard_files(folder))
+    before, digest = contents(folder), store.fingerprint(store.shard_files(folder))
     make_older(folder, source)
-    assert schema.fingerprint(schema.shard_files(folder)) == digest  # of the records themselves
+    assert store.fingerprint(store.shard_files(folder)) == digest  # of the records themselves
     assert not str(propose.changes(source, folder))
     shards = {p: stamp(p) for p in folder.glob("*.array_record")}
     assert f"3 shards {plan.OLDER}" in str(run(source, folder))
@@ -584,8 +584,8 @@ def test_a_folder_of_before_there_were_plans_goes_on(tmp_path):
     cv2.imwrite(str(source / "new.png"), picture(3))
     os.utime(source / "a/001.jpg")  # whether its content is the same is not known
     assert "1 new, 1 changed since" in str(run(source, folder))
-    assert contents(folder)[schema.shard_name(1, 3)] == before[schema.shard_name(1, 3)]
-    assert len(list(schema.read_records(folder))) == 11
+    assert contents(folder)[store.shard_name(1, 3)] == before[store.shard_name(1, 3)]
+    assert len(list(store.read_records(folder))) == 11
 
 
 def test_a_folder_of_before_there_were_plans_of_other_images_is_refused(tmp_path):
@@ -603,10 +603,10 @@ def test_a_damaged_shard_is_deleted_and_made_again_alone(tmp_path):
     """What the messages say: delete the shard and propose again."""
     source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
     run(source, folder)
-    before, shard = files_of(folder), folder / schema.shard_name(1, 3)
+    before, shard = files_of(folder), folder / store.shard_name(1, 3)
     shard.write_bytes(shard.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"00001-of-00003.*delete it and propose again"):
-        list(schema.read_records(folder))
+        list(store.read_records(folder))
     shard.unlink()
     assert run(source, folder).said == ()
     now = files_of(folder)
@@ -700,7 +700,7 @@ def test_a_lossless_file_of_few_colours_beside_a_jpeg_is_its_mask(tmp_path):
         ["a.png", "a mask, .png of few colours beside .JPG"],
         ["d.png", "a mask, .png of few colours beside .jpg"],
     ]
-    assert {"b.png", "c.png"} <= {r.id for r in schema.read_records(tmp_path / "records")}
+    assert {"b.png", "c.png"} <= {r.id for r in store.read_records(tmp_path / "records")}
 
 
 def test_blank_images_are_skipped(tmp_path):
@@ -713,7 +713,7 @@ def test_blank_images_are_skipped(tmp_path):
     assert summary.images == 2
 
 
-@pytest.mark.parametrize("name", [schema.INDEX, "trees-00000-of-00002.json"])
+@pytest.mark.parametrize("name", [store.INDEX, "trees-00000-of-00002.json"])
 def test_damaged_indices_and_notes(tmp_path, name):
     """250 of each: what is in doubt is made anew or named, and no other records come of it."""
     source, folder = make_images(tmp_path / "photos", 6), tmp_path / "records"
@@ -725,7 +725,7 @@ def test_damaged_indices_and_notes(tmp_path, name):
         odd = json.dumps(odd_json(json.loads(data), rng)).encode()
         (folder / name).write_bytes(odd if number % 2 else damaged(data, rng, len(data)))
         try:
-            schema.fingerprint(schema.shard_files(folder))
+            store.fingerprint(store.shard_files(folder))
             propose.changes(source, folder)
             run(source, folder)
             assert sorted(itertools.chain(*contents(folder).values())) == records
@@ -736,4 +736,4 @@ def test_damaged_indices_and_notes(tmp_path, name):
         for other, content in files.items():
             (folder / other).write_bytes(content)
     assert all(str(folder) in text for text in said)
-    assert bool(said) == (name == schema.INDEX)
+    assert bool(said) == (name == store.INDEX)

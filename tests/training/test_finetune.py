@@ -12,7 +12,7 @@ from mis_jax import config
 from mis_jax.datasets import images, scenes
 from mis_jax.errors import InputError
 from mis_jax.models import loading
-from mis_jax.records import masks, schema
+from mis_jax.records import masks, store
 from mis_jax.training import initial, input
 
 
@@ -21,7 +21,7 @@ def still_stream(folder, **fields):
     fields = {**config.default().data, "max_points": 24, "gamma": 0.8, "seed": 0, **fields}
     fields |= {"threads": 0, "crop": 64, "batch_size": 4, "min_area": 0.0, "min_object_area": 1}
     fields |= {"keep_background": 0.0}
-    return input.train_stream(schema.shard_files(folder), **fields)
+    return input.train_stream(store.shard_files(folder), **fields)
 
 
 STILL = {k: 0.0 for k in ("rotate90", "flip", "shift_scale_rotate", "brightness_contrast")}

@@ -16,7 +16,7 @@ import pytest
 from mis_jax import config
 from mis_jax.errors import InputError
 from mis_jax.proposals import tree
-from mis_jax.records import schema
+from mis_jax.records import schema, store
 from mis_jax.training import empty_targets, input
 
 COUNT = 11  # records, in shards of 6 and 5
@@ -37,11 +37,11 @@ def make_record(number):
 def write_shards(folder, items):
     half = (len(items) + 1) // 2
     for shard, part in enumerate((items[:half], items[half:])):
-        with schema.ShardWriter(folder / schema.shard_name(shard, 2)) as writer:
+        with store.ShardWriter(folder / store.shard_name(shard, 2)) as writer:
             for item in part:
                 writer.write(schema.encode(item))
             writer.commit()
-    return schema.shard_files(folder)
+    return store.shard_files(folder)
 
 
 @pytest.fixture(scope="module")
@@ -256,10 +256,10 @@ def write_many(folder, count: int) -> list[str]:
     """Shards of one record each."""
     folder.mkdir(exist_ok=True)
     for shard in range(count):
-        with schema.ShardWriter(folder / schema.shard_name(shard, count)) as writer:
+        with store.ShardWriter(folder / store.shard_name(shard, count)) as writer:
             writer.write(schema.encode(make_record(shard)))
             writer.commit()
-    return schema.shard_files(folder)
+    return store.shard_files(folder)
 
 
 def opened(folder) -> list[str]:
@@ -288,13 +288,13 @@ LIMITED = """
 import resource, sys
 from concurrent.futures import ThreadPoolExecutor
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-from mis_jax.records import schema
+from mis_jax.records import schema, store
 from mis_jax.training import empty_targets, input
-source = input.Source(schema.shard_files(sys.argv[1]))
+source = input.Source(store.shard_files(sys.argv[1]))
 with ThreadPoolExecutor(8) as pool:
     ids = list(pool.map(lambda i: source[i % len(source)].record.id, range(3 * len(source))))
 assert ids == 3 * [f"{i}.png" for i in range(len(source))], ids
-assert [record.id for record in schema.read_records(sys.argv[1])] == ids[: len(source)]
+assert [record.id for record in store.read_records(sys.argv[1])] == ids[: len(source)]
 held = []
 try:
     while True:

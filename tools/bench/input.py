@@ -35,7 +35,7 @@ import published
 
 from mis_jax import config
 from mis_jax.proposals import sampling, tree
-from mis_jax.records import schema
+from mis_jax.records import store
 from mis_jax.training import augment, input
 from mis_jax.training import first_clicks as clicks
 
@@ -102,7 +102,7 @@ def _ours(folder: str, threads: int) -> Iterator:
     """Our endless batches, with the settings of the paper."""
     fields = config.data() | {"threads": threads}
     fields |= {k: config.clicks()[k] for k in ("max_points", "gamma")}
-    files = schema.shard_files(folder)
+    files = store.shard_files(folder)
     files *= -(-RECORDS // len(input.Source(files)))
     return input.train_stream(files, seed=0, batch_size=BATCH, **fields)
 
@@ -137,7 +137,7 @@ def _write_sbd(folder: str, scratch: Path) -> None:
     for name in ("img", "trees"):
         (scratch / name).mkdir()
     names = []
-    for k, record in enumerate(schema.read_records(folder)):
+    for k, record in enumerate(store.read_records(folder)):
         names.append(f"{k:06d}")
         (scratch / "img" / f"{names[-1]}.jpg").write_bytes(record.image)
         merges = list(map(tuple, record.tree.merges.tolist()))
@@ -252,7 +252,7 @@ def _take(loader: Iterator, count: int) -> None:
 
 def _photos(folder: str) -> dict:
     sizes, lengths, patches = [], [], []
-    for record in schema.read_records(folder):
+    for record in store.read_records(folder):
         sizes.append((record.height, record.width))
         lengths.append(len(record.image))
         patches.append(record.tree.n)

@@ -19,12 +19,12 @@ from absl import flags
 
 from mis_jax import options
 from mis_jax.annotator.session import Clicks, Session, png
-from mis_jax.datasets import Reading, note_lines
+from mis_jax.datasets import Reading, images
 from mis_jax.errors import InputError
 from mis_jax.files import resource
 from mis_jax.models import loading
 from mis_jax.predictors import Predictor, TreePredictor
-from mis_jax.records import masks_left_out, propose
+from mis_jax.records import ignored_lines, masks_left_out, propose
 
 HOST = "127.0.0.1"
 FRESH = {"Cache-Control": "no-store"}
@@ -139,9 +139,8 @@ def main(argv: Sequence[str]) -> None:
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
     source = f"loading the model of {run}, up to a minute" if run else "no --run: using merge trees"
-    print(
-        "\n".join([*masks_left_out(of_others), f"{len(pictures)} images; {source} ..."]), flush=True
-    )
+    said = [*masks_left_out(of_others), *ignored_lines(images.ignored_files(argv[1]))]
+    print("\n".join([*said, f"{len(pictures)} images; {source} ..."]), flush=True)
     predictor = Predictor.load(run) if run else TreePredictor()
     predictor.set_image(np.zeros((64, 64, 3), np.uint8))
     predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
@@ -155,5 +154,4 @@ def main(argv: Sequence[str]) -> None:
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:  # Ctrl+C
-        for line in note_lines(session.notes):
-            print(line, flush=True)
+        print("\n".join(session.said()), flush=True)

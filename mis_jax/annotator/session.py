@@ -9,9 +9,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mis_jax.datasets import Notes, Reading, images
+from mis_jax.datasets import Notes, Reading, images, note_lines
 from mis_jax.errors import InputError
 from mis_jax.predictors import Predictor, TreePredictor
+from mis_jax.records import skipped_lines
 
 Clicks = list[tuple[float, float, bool]]  # (x, y) in pixels, whether it belongs to the object
 
@@ -48,6 +49,12 @@ class Session:
             }
             for k, (name, mask) in rows
         ]
+
+    def said(self) -> list[str]:
+        """What `mis-jax check` says of pictures, of those that were opened."""
+        paths, why = self._paths, sorted(self._unreadable.items())
+        skipped = [[self.names[k], text.removeprefix(f"{paths[k]}: ")] for k, text in why]
+        return skipped_lines(skipped) + note_lines(self.notes)
 
     def image(self, index: int) -> np.ndarray:
         """A picture, uint8 RGB [H, W, 3]; `InputError` says why it cannot be read."""

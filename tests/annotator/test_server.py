@@ -378,6 +378,7 @@ def test_deep_photos_are_shown_by_the_rule_and_noted(photos, monkeypatch, capsys
 
     deep = picture(64, 80).astype(np.uint16) * 16
     (photos / "deep.tif").write_bytes(tiff(deep, photometric="rgb"))
+    (photos / "empty.png").write_bytes(b"")
     settings = config.default()
     settings.images.range = (0, 1000)
     (photos.parent / "run").mkdir()
@@ -392,6 +393,7 @@ def test_deep_photos_are_shown_by_the_rule_and_noted(photos, monkeypatch, capsys
         shown.append(pixels(client.get("/image/3")).astype(float))
         notes.append(json.loads(client.get("/image/3").headers["X-Notes"]))
         assert client.get("/images").json()[3]["notes"] == notes[-1]
+        assert client.get("/image/4").status_code == 400
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uvicorn, "Server", lambda config: types.SimpleNamespace(run=serve))
@@ -410,7 +412,11 @@ def test_deep_photos_are_shown_by_the_rule_and_noted(photos, monkeypatch, capsys
         expected = np.clip((deep - low) / (high - low), 0, 1) * 255
         assert np.abs(image - expected).mean() < 3  # shown as JPEG
     assert [len(found) for found in notes] == [1, 0, 0]
-    assert "1 file: its values use little of their range" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 file: its values use little of their range" in out
+    assert (
+        "skipped 1 that cannot be used: 1 the file is empty\n  empty.png: the file is empty" in out
+    )
 
 
 def test_command_leaves_out_the_masks_it_wrote(photos, monkeypatch):

@@ -154,4 +154,5 @@ def main(argv: Sequence[str]) -> None:
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:  # Ctrl+C
-        print("\n".join(session.said()), flush=True)
+        for line in session.said():
+            print(line, flush=True)

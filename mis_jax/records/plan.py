@@ -113,7 +113,8 @@ def begin(
       The plan, what has changed since the last time, and how many shards an older mis_jax left.
 
     Raises:
-      InputError: the folder has other settings, or was made of other images altogether.
+      InputError: the folder has other settings, or was made of other images altogether, or most of
+        its images have gone, as from a disk that is not there.
     """
     Path(folder).mkdir(parents=True, exist_ok=True)
     old = store.read_index(folder)
@@ -127,6 +128,11 @@ def begin(
         raise InputError(
             f"{folder} holds records of other images ({old.get('source')}): not one of those "
             f"{known:,} is as it was in {index['source']}; {store.ANOTHER}."
+        )
+    if 2 * len(found.gone) > known:
+        raise InputError(
+            f"{folder} holds records of {known:,} images, and {len(found.gone):,} of these are not "
+            f"in {index['source']} any more ({found.gone[0]}); put them back, or {store.ANOTHER}."
         )
     plan = grown(before, ids, index["settings"]["shard_size"])
     changed = set(found.changed)

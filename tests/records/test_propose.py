@@ -425,6 +425,22 @@ def test_gone_images_leave_their_shards(tmp_path):
     assert run(source, folder, shard_size=3).said == ()
 
 
+def test_records_are_kept_where_most_of_their_images_have_gone(tmp_path):
+    """A disk that is not there, or a list that is cut short, costs no records."""
+    source, folder = make_images(tmp_path / "photos", 10), tmp_path / "records"
+    run(source, folder, shard_size=3)
+    before = files_of(folder)
+    gone = sorted(source.rglob("*.*g"))[:6]
+    for path in gone:
+        path.rename(tmp_path / path.name)
+    with pytest.raises(InputError, match=r"of 10 images, and 6 of these are not in .* any more"):
+        run(source, folder, shard_size=3)
+    assert files_of(folder) == before
+    for path in gone:
+        (tmp_path / path.name).rename(path)
+    assert run(source, folder, shard_size=3).said == ()
+
+
 def test_an_image_that_has_become_readable_gets_its_record(tmp_path):
     source, folder = make_images(tmp_path / "photos", 3), tmp_path / "records"
     add_bad_files(source)

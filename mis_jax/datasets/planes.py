@@ -117,7 +117,8 @@ def _by_pillow(data: bytes) -> Plane | None:
     picture = Image.open(io.BytesIO(data))
     frames = getattr(picture, "n_frames", 1)
     if frames > 1 and picture.format == "TIFF":
-        frames = _full_pages(data)
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            frames = _full_pages(file)
     if frames > 1:
         raise InputError(_pages(frames))
     bits = _bits(picture, data)
@@ -223,8 +224,8 @@ def _by_tifffile(data: bytes) -> Plane:
     """TIFF files of kinds that Pillow does not know: 16 bits a channel, 64-bit numbers, ..."""
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, it raises
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if _full_pages(data) > 1:
-            raise InputError(_pages(_full_pages(data)))
+        if (count := _full_pages(file)) > 1:
+            raise InputError(_pages(count))
         page = file.pages[0]
         assert isinstance(page, tifffile.TiffPage)
         if max(page.size, page.tilewidth * page.tilelength) > _MOST:
@@ -241,11 +242,10 @@ def _by_tifffile(data: bytes) -> Plane:
     return _with_no_data(plane, no_data.value if no_data else None)
 
 
-def _full_pages(data: bytes) -> int:
+def _full_pages(file: tifffile.TiffFile) -> int:
     """The pages of a TIFF that are no overviews or masks of others."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        kinds = [page.keyframe.subfiletype for page in tiff.pages(file) if page.keyframe]
-        return sum(not kind & _NO_PAGE for kind in kinds)
+    kinds = [page.keyframe.subfiletype for page in tiff.pages(file) if page.keyframe]
+    return sum(not kind & _NO_PAGE for kind in kinds)
 
 
 def _with_no_data(plane: Plane, said: str | None) -> Plane:

@@ -56,6 +56,12 @@ class Reading:
                 "exclude each other; give one."
             )
 
+    @property
+    def settings(self) -> dict[str, list]:
+        """What records of images depend on, for their index; empty where all is by the rules."""
+        fixed = {"range": self.range, "bands": self.bands}
+        return {name: list(value) for name, value in fixed.items() if value}
+
     @classmethod
     def of(cls, images: Mapping, masks: Collection[str] = ()) -> "Reading":
         """The reading of `config.images` and `--masks`."""

@@ -2,14 +2,12 @@
 
 import html
 from collections.abc import Sequence
-from string import Template
 
 import cv2
 import numpy as np
 
 from mis_jax.datasets import Benchmark, images
 from mis_jax.errors import InputError
-from mis_jax.files import resource
 from mis_jax.inspection import page
 from mis_jax.inspection.readings import Objects, Photos, examples
 
@@ -46,9 +44,7 @@ def of_objects(objects: Objects) -> str:
 def page_of(source: str | None, opened: Sequence[Benchmark], sheets: Sequence[str]) -> str:
     """The page; each of `sheets` is a section of it."""
     names = [*([source] if source else []), *(benchmark.name for benchmark in opened)]
-    template = Template(resource(__package__, "check.html"))
-    title = html.escape(", ".join(names))
-    return template.substitute(style=page.style(), title=title, body="\n".join(sheets))
+    return page.whole("check", "Is everything read as it is meant?", ", ".join(names), sheets)
 
 
 def _marked(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -62,9 +62,7 @@ def render(
     what = f"{len(survey.trees.patches):,} images of {folder}" if survey else ""
     where = ", ".join(results)
     title = "; ".join(x for x in (what, where and f"measured on {where}") if x)
-    return _template("inspect.html").substitute(
-        style=page.style(), title=html.escape(title), body="\n".join(parts)
-    )
+    return page.whole("inspect", "How good are the merge trees?", title, parts)
 
 
 def _template(name: str) -> Template:

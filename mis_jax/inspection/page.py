@@ -5,8 +5,9 @@ A page is one file that holds all its pictures and needs nothing else.
 
 import base64
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from string import Template
 
 import cv2
 import matplotlib
@@ -110,6 +111,17 @@ def bars(lengths: dict[str, float], label: Callable[[float], str]) -> str:
         for name, x in lengths.items()
     )
     return f'<table class="bars">{rows}</table>'
+
+
+def whole(command: str, question: str, about: str, parts: Sequence[str]) -> str:
+    """The page of a command: what it asks, of what, and its parts (HTML)."""
+    return Template(resource(__package__, "page.html")).substitute(
+        style=style(),
+        command=command,
+        question=question,
+        about=html.escape(about),
+        body="\n".join(parts),
+    )
 
 
 def style() -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import itertools
 import statistics
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -63,9 +62,7 @@ class Photos:
     @property
     def copies(self) -> dict[str, str]:
         """Files that hold the same bytes as one before: id -> id of that."""
-        first: dict[str, str] = {}
-        found = ((p.id, first.setdefault(p.digest, p.id)) for p in self.used)
-        return {id: other for id, other in found if id != other}
+        return _copies((p.id, p.digest) for p in self.used)
 
     def numbers(self) -> dict[str, Any]:
         """What check.json tells of them."""
@@ -118,8 +115,7 @@ class Object:
     id: str
     size: tuple[int, int]  # of the photo: width, height in pixels
     area: float  # of the photo, as a fraction
-    uncounted: float  # the fraction that the mask does not count
-    digest: int  # of photo and mask
+    digest: str  # of photo and mask
     notes: Notes
 
 
@@ -133,9 +129,7 @@ class Objects:
     @property
     def copies(self) -> dict[str, str]:
         """Objects of the same photo and mask as one before: id -> id of that."""
-        first: dict[int, str] = {}
-        found = ((o.id, first.setdefault(o.digest, o.id)) for o in self.objects)
-        return {id: other for id, other in found if id != other}
+        return _copies((o.id, o.digest) for o in self.objects)
 
     def numbers(self) -> dict[str, Any]:
         """What check.json tells of them."""
@@ -206,10 +200,11 @@ def look_at_objects(benchmark: Benchmark, threads: int) -> Objects:
         except InputError:
             return None  # `benchmark.skipped` has it
         height, width = sample.mask.shape
-        digest = zlib.crc32(sample.image.data, zlib.crc32(sample.mask.data))
-        area, uncounted = ((sample.mask == value).mean() for value in (1, -1))
+        digest = hashlib.sha256(sample.image.data)
+        digest.update(sample.mask.data)
+        area = float((sample.mask == 1).mean())
         notes = benchmark.notes.get(id, ())
-        return Object(id, (width, height), float(area), float(uncounted), digest, notes)
+        return Object(id, (width, height), area, digest.hexdigest(), notes)
 
     found = _each(read, benchmark.ids, threads, benchmark.name)
     return Objects(benchmark, [o for o in found if o is not None])
@@ -237,6 +232,13 @@ def _each(read: Callable, items: Sequence, threads: int, what: str) -> Iterator:
                 bar.update()
                 yield result
         bar.close()
+
+
+def _copies(digests: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Of (id, digest): ids of a digest that came before -> the first id of it."""
+    first: dict[str, str] = {}
+    found = ((id, first.setdefault(digest, id)) for id, digest in digests)
+    return {id: other for id, other in found if id != other}
 
 
 def _counts(words: Iterable[str]) -> dict[str, int]:

@@ -52,12 +52,20 @@ def _parse_config(text: str | bytes, where: str) -> ConfigDict:
 
 def latest_step(run: pathlib.Path) -> int:
     """The newest complete checkpoint's step."""
+    if not has_begun(run):
+        raise InputError(f"{run} holds no checkpoint yet; let `mis-jax train` reach one.")
+    return max(_steps(run))
+
+
+def has_begun(run: pathlib.Path) -> bool:
+    """Whether a run has a checkpoint."""
+    return bool(_steps(run))
+
+
+def _steps(run: pathlib.Path) -> list[int]:
     folder = run / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
-    steps = [int(name) for name in names if name.isdigit()]
-    if not steps:
-        raise InputError(f"{run} holds no checkpoint yet; let `mis-jax train` reach one.")
-    return max(steps)
+    return [int(name) for name in names if name.isdigit()]
 
 
 def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:

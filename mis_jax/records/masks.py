@@ -8,7 +8,6 @@ first int(r * N) of the N photos.
 """
 
 import collections
-import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +32,7 @@ from mis_jax.datasets import (
     images,
     note_lines,
     sbd,
+    stamp,
     without_buggy,
 )
 from mis_jax.errors import InputError
@@ -143,12 +143,10 @@ def _index(
     name: str, source: str | Path, kept: list[str], files: Mapping[str, Path], reading: Reading
 ) -> dict:
     """What `store.begin` keeps of the records."""
-    lines = [f"{key}\0{_stamp(files[key]) if key in files else ''}\n" for key in kept]
-    annotations = _stamp(Path(source)) if Path(source).is_file() else ""
+    lines = [f"{key}\0{stamp(files[key])[:2] if key in files else ''}\n" for key in kept]
+    annotations = str(stamp(Path(source))[:2]) if Path(source).is_file() else ""
     settings = {"dataset": name, "shard_size": SHARD_SIZE, "masks": sorted(reading.masks)}
-    for field in ("range", "bands"):
-        if getattr(reading, field):
-            settings[field] = list(getattr(reading, field))
+    settings |= reading.settings
     return {
         "version": schema.OBJECTS,
         "shards": -(-len(kept) // SHARD_SIZE),
@@ -158,14 +156,6 @@ def _index(
         "source": f"{name}={source}",
         "command": "masks",
     }
-
-
-def _stamp(path: Path) -> str:
-    """The size and time of a file that may not be there."""
-    with contextlib.suppress(OSError):
-        stat = path.stat()
-        return f"{stat.st_size} {stat.st_mtime_ns}"
-    return ""
 
 
 def _left_out(skipped: Mapping[str, str]) -> list[str]:

@@ -96,9 +96,7 @@ def propose(
     ids = [id for id in paths if id not in left_out]
     reading = reading or Reading()
     settings = {"extractor": extractor.name, "max_side": max_side, "shard_size": shard_size}
-    for name in ("range", "bands"):
-        if getattr(reading, name):
-            settings[name] = list(getattr(reading, name))
+    settings |= reading.settings
     index = {"version": schema.VERSION, "settings": settings, "source": str(source)}
     shards, changes, older = plan.begin(folder, index, paths, ids)
     said = masks_left_out(left_out)

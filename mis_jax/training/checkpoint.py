@@ -77,12 +77,6 @@ def agree(run: pathlib.Path, config: ConfigDict, free: tuple[str, ...]) -> None:
             )
 
 
-def has_begun(run: pathlib.Path) -> bool:
-    """Whether there is a checkpoint."""
-    folder = run / "checkpoints"
-    return folder.is_dir() and any(name.isdigit() for name in os.listdir(folder))
-
-
 def agree_records(run: pathlib.Path, now: Mapping[str, object]) -> str:
     """Checks that a run with a checkpoint goes on with the records that it was trained on.
 
@@ -97,7 +91,7 @@ def agree_records(run: pathlib.Path, now: Mapping[str, object]) -> str:
     Raises:
         InputError: they are others.
     """
-    if not has_begun(run):
+    if not loading.has_begun(run):
         return ""
     try:
         then = json.loads((run / "records.json").read_text("utf-8"))

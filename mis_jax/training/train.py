@@ -55,9 +55,7 @@ def main(argv: list[str]) -> None:
     run = pathlib.Path(f.workdir)
     if run.is_file():
         raise InputError(f"--workdir={run} is a file; give a folder, new or of a run.")
-    settings: Any = (
-        jax.config
-    )  # its names are defined as JAX runs, and some versions' types lack them
+    settings: Any = jax.config  # some versions' types lack names that JAX defines as it runs
     if not settings.jax_compilation_cache_dir:  # a run that goes on need not compile again
         settings.update("jax_compilation_cache_dir", str(run.absolute() / "xla_cache"))
     train(shards(argv[1], run, f.config), run, f.config, f.held_out, f.masks)
@@ -73,7 +71,7 @@ def shards(source: str, run: pathlib.Path, config: ConfigDict) -> list[str]:
         return records.shard_files(source)
     folder = run / "records"
     checkpoint.agree(run, config, FREE)
-    if checkpoint.has_begun(run) and (changes := str(propose.changes(source, folder))):
+    if loading.has_begun(run) and (changes := str(propose.changes(source, folder))):
         raise InputError(
             f"{source} has changed since {run} was trained ({changes}); give {folder} in its "
             "place to go on with the images as they were, or another --workdir, where "

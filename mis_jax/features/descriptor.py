@@ -1,12 +1,13 @@
 """The embedded descriptor: what a cell of the image looks like, for merging without any weights.
 
-Ward merging compares the mean features of two regions. Here the mean of the colour channels stands
-for the region's whole colour distribution: they are random Fourier features of a Gaussian kernel
-(Rahimi and Recht, 2007), whose mean is the kernel's mean embedding, so that a striped region and
-its two colours stay apart, and very different colours count no more than clearly different ones.
-What tells an object from its surroundings as a whole are the normalised cuts of the image (Shi and
-Malik, 2000), taken on a coarse grid. Smoothing that stops at edges (Min et al., 2014) then evens
-out texture inside regions, and brings the outlines of the image to the cuts.
+Merging (`proposals/borders.py`) compares the mean features of two regions, and the features at
+either side of their border. Here the mean of the colour channels stands for the region's whole
+colour distribution: they are random Fourier features of a Gaussian kernel (Rahimi and Recht, 2007),
+whose mean is the kernel's mean embedding, so that a striped region and its two colours stay apart,
+and very different colours count no more than clearly different ones. What tells an object from its
+surroundings as a whole are the normalised cuts of the image (Shi and Malik, 2000), taken on a
+coarse grid. Smoothing that stops at edges (Min et al., 2014) then evens out texture inside regions,
+and brings the outlines of the image to the cuts.
 """
 
 import cv2
@@ -14,20 +15,20 @@ import numpy as np
 import scipy.linalg
 from numba import njit
 
-# Chosen by the best IoU that any node of the tree reaches with an object of exactly known outline:
-# on made-up scenes (scenes.py), on pieces of one unlabelled photograph pasted into another, and on
-# pieces of a photograph pasted elsewhere into itself; never on an evaluation set. On other such
-# images than those of the choice, with cells of 4 pixels: 0.87, 0.70, 0.57; mean Lab colours of
-# the same cells reach 0.83, 0.62, 0.48 (results/descriptor). On the images of the choice, the cuts
-# and the smoothing bring most, each 0.03 on pieces of the same photograph, 0.02 on those of another
-# and nothing on scenes; the deviations bring less, the position little. Cells of 3 pixels, filtered
-# images, oriented gradients, more cuts, and cuts of a finer grid, of wider links or of colour
-# distributions brought nothing.
-NAME = "embedded v2"  # tells features from those of earlier settings
-LIGHTNESS = 0.4  # of L against a and b: shading and shadows change lightness first
+from mis_jax.proposals import Tree, build_tree
+
+# Chosen for Ward's merging by the best IoU that any node of the tree reaches with an object of
+# exactly known outline: on made-up scenes (scenes.py), on pieces of one unlabelled photograph
+# pasted into another, and on pieces of a photograph pasted elsewhere into itself. LIGHTNESS and
+# DEVIATION were then raised, for merging by borders, on every third photo of development regions,
+# by the best region for each that people drew; more links, cells or vectors of the cuts, other
+# frequencies, other scales of deviations and oriented gradients brought nothing there
+# (results/trees).
+NAME = "embedded v3"  # tells features from those of earlier settings
+LIGHTNESS = 0.6  # of L against a and b: shading and shadows change lightness first
 BANDWIDTH = 12.0  # of the colour kernel, Lab units
 FREQUENCIES = 24  # each gives a cosine and a sine channel
-DEVIATION = 0.3  # weight of the fine deviations of L, a and b
+DEVIATION = 0.7  # weight of the fine deviations of L, a and b
 POSITION = 0.6  # weight of row and column: between equals, the nearer region
 EDGE = 1.2  # colour step at which the link of two cells fades, in medians of the image
 EDGE_FLOOR = 1.0  # the least such step, Lab units: JPEG noise in flat areas is no edge
@@ -55,11 +56,20 @@ def embedded(image: np.ndarray, stride: int = 4) -> np.ndarray:
     image = cv2.resize(image, (width * stride, height * stride), interpolation=cv2.INTER_LINEAR)
     lab: np.ndarray = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2Lab)
     lab[..., 0] *= LIGHTNESS
-    colours = _colours(_shrink(lab, 2 * height, 2 * width))
     cells = _shrink(lab, height, width)
-    parts = [colours, DEVIATION * _deviations(lab, height, width), CUT * _cuts(cells)]
-    smoothed = _smooth(np.concatenate(parts, axis=-1), *_links(cells))
-    return np.concatenate([smoothed, POSITION * _positions(height, width)], axis=-1)
+    parts = [_colours(cells), DEVIATION * _deviations(lab, height, width), CUT * _cuts(cells)]
+    features = np.concatenate(parts, axis=-1)
+    _smooth(features, *_links(cells))
+    return np.concatenate([features, POSITION * _positions(height, width)], axis=-1)
+
+
+def merge_tree(image: np.ndarray, stride: int = 4) -> tuple[Tree, np.ndarray]:
+    """The merge tree of an image's cells, by their borders, and what their colours look like.
+
+    Takes what `embedded` takes, and gives its colour channels, float32 [h, w, 48].
+    """
+    features = embedded(image, stride)
+    return build_tree(features, borders=True), features[..., : 2 * FREQUENCIES].copy()
 
 
 def _shrink(values: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -68,29 +78,25 @@ def _shrink(values: np.ndarray, height: int, width: int) -> np.ndarray:
     return shrunk.reshape(height, width, -1)
 
 
-def _colours(lab: np.ndarray) -> np.ndarray:
-    """Mean random Fourier features of the 2 x 2 colours of each cell.
-
-    float32 [2h, 2w, 3] -> float32 [h, w, 48].
-    """
+def _colours(cells: np.ndarray) -> np.ndarray:
+    """Random Fourier features of the colours of cells: float32 [h, w, 3] -> [h, w, 48]."""
     frequencies = np.random.default_rng(2).standard_normal((FREQUENCIES, 3)) / BANDWIDTH
-    return _fourier(np.ascontiguousarray(lab), frequencies.astype(np.float32))
+    return _fourier(cells, frequencies.astype(np.float32))
 
 
 @njit(nogil=True, cache=True)
-def _fourier(lab: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    height, width, count = lab.shape[0] // 2, lab.shape[1] // 2, len(frequencies)
-    features = np.zeros((height, width, 2 * count), np.float32)
-    scale = np.float32(0.25 / np.sqrt(count))  # a mean over 4, and squared length 1 at most
-    for row in range(2 * height):
-        for column in range(2 * width):
-            lightness, a, b = lab[row, column]
-            feature = features[row // 2, column // 2]
+def _fourier(cells: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    height, width, count = cells.shape[0], cells.shape[1], len(frequencies)
+    features = np.empty((height, width, 2 * count), np.float32)
+    scale = np.float32(1 / np.sqrt(count))  # so that the squared length is 1
+    for row in range(height):
+        for column in range(width):
+            lightness, a, b = cells[row, column]
             for k in range(count):
                 frequency = frequencies[k]
                 phase = frequency[0] * lightness + frequency[1] * a + frequency[2] * b
-                feature[2 * k] += scale * np.cos(phase)
-                feature[2 * k + 1] += scale * np.sin(phase)
+                features[row, column, 2 * k] = scale * np.cos(phase)
+                features[row, column, 2 * k + 1] = scale * np.sin(phase)
     return features
 
 
@@ -166,45 +172,73 @@ def _eigenvectors(across: np.ndarray, down: np.ndarray) -> np.ndarray:
     return vectors.reshape(height, width, -1).astype(np.float32)
 
 
-def _smooth(features: np.ndarray, across: np.ndarray, down: np.ndarray) -> np.ndarray:
-    """Weighted means of features [h, w, C] along chains of strong links (see `_links`).
+def _smooth(features: np.ndarray, across: np.ndarray, down: np.ndarray) -> None:
+    """Makes of features float32 [h, w, C] their means along chains of strong links (see `_links`).
 
     The fast global smoother: about (1 + SMOOTHING * L)^-1 with L the Laplacian of the links, by
     turns along rows and columns, each pass half as far as the one before.
     """
     for k in reversed(range(SMOOTHING_PASSES)):
         strength = np.float32(1.5 * 4.0**k / (4.0**SMOOTHING_PASSES - 1) * SMOOTHING)
-        features = _relax(features, np.ascontiguousarray(across), strength)
-        turned = np.ascontiguousarray(features.swapaxes(0, 1))
-        turned = _relax(turned, np.ascontiguousarray(down.T), strength)
-        features = np.ascontiguousarray(turned.swapaxes(0, 1))
-    return features
+        _relax_rows(features, *_elimination(across, strength))
+        _relax_columns(features, *_elimination(down.T, strength))
 
 
 @njit(nogil=True, cache=True)
-def _relax(values: np.ndarray, links: np.ndarray, strength: np.float32) -> np.ndarray:
-    """Solves (1 + strength * L) x = values along every row, L the Laplacian of the row's links.
+def _elimination(links: np.ndarray, strength: np.float32) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of 1 + strength * L, L the Laplacian of the links of a chain, for many chains.
 
-    values float32 [h, w, C], links float32 [h, w - 1] -> float32 [h, w, C].
+    The factors are a unit lower triangle with -carried beside its diagonal, a diagonal of
+    1 / scales, and the triangle's transpose.
+
+    Args:
+        links: float32 [m, n - 1], of m chains.
+
+    Returns:
+        scales and carried, float32 [m, n]; the last of each chain's carried is 0.
     """
+    chains, count = len(links), links.shape[1] + 1
+    scales, carried = np.empty((2, chains, count), np.float32)
+    for chain in range(chains):
+        before = lost = np.float32(0)
+        for k in range(count):
+            after = strength * links[chain, k] if k + 1 < count else np.float32(0)
+            scales[chain, k] = np.float32(1) / (np.float32(1) + before + after - lost)
+            carried[chain, k] = after * scales[chain, k]
+            before, lost = after, after * carried[chain, k]
+    return scales, carried
+
+
+@njit(nogil=True, cache=True)
+def _relax_rows(values: np.ndarray, scales: np.ndarray, carried: np.ndarray) -> None:
+    """Solves for values float32 [h, w, C], in place, along every row; factors are [h, w]."""
     height, width, channels = values.shape
-    solved = np.empty_like(values)
-    factors = np.empty(width, np.float32)
     for row in range(height):
-        before = np.float32(0)
-        for column in range(width):  # the tridiagonal system by elimination, then backwards
-            after = strength * links[row, column] if column + 1 < width else np.float32(0)
-            pivot = 1 + before + after
-            if column:
-                pivot -= before * factors[column - 1]
-            factors[column] = after / pivot
+        for column in range(1, width):
+            factor = carried[row, column - 1]
             for k in range(channels):
-                known = values[row, column, k]
-                if column:
-                    known += before * solved[row, column - 1, k]
-                solved[row, column, k] = known / pivot
-            before = after
-        for column in range(width - 2, -1, -1):
+                values[row, column, k] += factor * values[row, column - 1, k]
+        for column in range(width - 1, -1, -1):
+            scale, factor = scales[row, column], carried[row, column]
+            following = min(column + 1, width - 1)  # the last one's factor is 0
             for k in range(channels):
-                solved[row, column, k] += factors[column] * solved[row, column + 1, k]
-    return solved
+                values[row, column, k] *= scale
+                values[row, column, k] += factor * values[row, following, k]
+
+
+@njit(nogil=True, cache=True)
+def _relax_columns(values: np.ndarray, scales: np.ndarray, carried: np.ndarray) -> None:
+    """The same along every column; factors are [w, h]. Row by row, as values lie in memory."""
+    height, width, channels = values.shape
+    for row in range(1, height):
+        for column in range(width):
+            factor = carried[column, row - 1]
+            for k in range(channels):
+                values[row, column, k] += factor * values[row - 1, column, k]
+    for row in range(height - 1, -1, -1):
+        following = min(row + 1, height - 1)
+        for column in range(width):
+            scale, factor = scales[column, row], carried[column, row]
+            for k in range(channels):
+                values[row, column, k] *= scale
+                values[row, column, k] += factor * values[following, column, k]

@@ -24,11 +24,13 @@ class Extractor(Protocol):
         name: model, weights and settings; features of equal names are comparable.
         stride: pixels of the image between two neighbouring features.
         device: True if it runs batches in JAX, and so wants long lists.
+        borders: whether trees of its features are merged by their borders (`build_tree`).
     """
 
     name: str
     stride: int
     device: bool
+    borders: bool
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """uint8 [H, W, 3] RGB images of any sizes -> float32 [h, w, C] each, in order."""
@@ -100,6 +102,7 @@ class EmbeddedExtractor:
     """`descriptor.embedded`, image by image on the host."""
 
     device = False
+    borders = True
 
     def __init__(self, stride: int):
         self.name = f"{descriptor.NAME} stride={stride}"

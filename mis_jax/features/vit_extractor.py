@@ -36,6 +36,7 @@ class VitExtractor:
     """
 
     device = True
+    borders = False  # as published
 
     def __init__(
         self,

@@ -53,7 +53,8 @@ def trees_of(
     pictures: list[np.ndarray], extractor: features.Extractor, max_side: int
 ) -> Iterator[Tree]:
     """The merge trees of some images, uint8 [H, W, 3], shrunk to `max_side` pixels first."""
-    return map(build_tree, extractor([images.shrink(p, max_side) for p in pictures]))
+    found = extractor([images.shrink(p, max_side) for p in pictures])
+    return (build_tree(one, borders=extractor.borders) for one in found)
 
 
 def summarize(objects: Sequence[dict], benchmark: Benchmark) -> dict:

@@ -39,7 +39,7 @@ from mis_jax.predictors import touch_ups, views
 from mis_jax.predictors.click_list import THRESHOLD, ClickListPredictor
 from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.zoom_in import Roi, crop
-from mis_jax.proposals import Tree, build_tree, snap
+from mis_jax.proposals import Tree, snap
 
 STRIDES = (2, 3, 4)  # pixels, of the patches of each tree; the first is the finest
 MAX_SIDE = 448  # longer images are shrunk to it (views.py): the longest the settings come from
@@ -148,9 +148,7 @@ class View:
         small = images.shrink(image, sides[1])
         self._trees = []
         for stride in STRIDES:
-            features = descriptor.embedded(small, stride)
-            colours = features[..., : 2 * descriptor.FREQUENCIES].copy()
-            tree = build_tree(features, overwrite=True)
+            tree, colours = descriptor.merge_tree(small, stride)
             self._trees.append((tree, cut_probabilities(tree, CUT_ODDS * stride), colours))
 
     def answer(self, clicks: Sequence[Click]) -> np.ndarray:

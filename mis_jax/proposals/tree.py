@@ -9,14 +9,19 @@ from numba import njit
 
 from mis_jax.errors import InputError
 from mis_jax.proposals import sampling, tree_bytes
+from mis_jax.proposals.borders import border_merges
 from mis_jax.proposals.ward import ward_merges
 
 
-def build_tree(features: np.ndarray, *, exact: bool = False, overwrite: bool = False) -> "Tree":
-    """Merges the patches of an image by Ward's method (Algorithm 1).
+def build_tree(
+    features: np.ndarray, *, borders: bool = False, exact: bool = False, overwrite: bool = False
+) -> "Tree":
+    """Merges the patches of an image, by Ward's method (Algorithm 1) unless told otherwise.
 
     Args:
       features: float32 [h, w, C], finite, one vector per patch.
+      borders: merge by `borders.border_merges` instead, where `exact` and `overwrite` change
+        nothing.
       exact: ties in the order of the published code; see `ward.ward_merges`.
       overwrite: the features are not needed any more, and may be changed.
 
@@ -27,6 +32,8 @@ def build_tree(features: np.ndarray, *, exact: bool = False, overwrite: bool = F
         raise InputError(f"The features have shape {list(np.shape(features))}, not [h, w, C].")
     height, width, channels = np.shape(features)
     flat = np.reshape(features, (height * width, channels))
+    if borders:
+        return Tree(*border_merges(flat, height, width), (height, width))
     return Tree(
         *ward_merges(flat, height, width, exact=exact, overwrite=overwrite), (height, width)
     )

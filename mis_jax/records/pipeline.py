@@ -53,15 +53,16 @@ def records_of(
 ) -> Iterator[Item]:
     """Decodes, extracts and merges, each overlapping the others; yields in the order of `items`."""
     load = functools.partial(_load, max_side=max_side, reading=reading)
+    merge = functools.partial(_merge, borders=extractor.borders)
     if not extractor.device:
 
         def work(item: Item) -> Item:
-            return _merge(next(_extract_batch([load(item)], extractor)))
+            return merge(next(_extract_batch([load(item)], extractor)))
 
         return _in_order(pool, work, items, 2 * threads)
     call = _BATCHES * batch_size * jax.local_device_count()
     loaded = _in_order(pool, load, items, threads + call)
-    return _in_order(pool, _merge, _extract(loaded, extractor, call), threads + call)
+    return _in_order(pool, merge, _extract(loaded, extractor, call), threads + call)
 
 
 def _in_order(
@@ -166,12 +167,12 @@ def _extract_batch(batch: list[Item], extractor: features.Extractor) -> Iterator
         yield item if item.reason else item._replace(features=next(found))
 
 
-def _merge(item: Item) -> Item:
+def _merge(item: Item, borders: bool) -> Item:
     if item.reason:
         return item
     assert item.features is not None
     assert item.image is not None
-    tree = build_tree(item.features, overwrite=True)
+    tree = build_tree(item.features, borders=borders, overwrite=True)
     height, width = item.image.shape[:2]
     record = schema.Record(item.id, item.encoded, height, width, tree)
     return Item(

@@ -172,7 +172,7 @@ def test_auto_without_weights_says_so(tiny, images, capfd):
     extractors.make_extractor()
     assert capfd.readouterr().err == ""  # once
     assert not extractor.device
-    assert (extractor.stride, extractor.name) == (4, "embedded v2 stride=4")
+    assert (extractor.stride, extractor.name) == (4, "embedded v3 stride=4")
     for image, found in zip(images[:3], extractor(images[:3]), strict=True):
         np.testing.assert_array_equal(found, descriptor.embedded(image, 4))
         assert found.shape[:2] == (-(-image.shape[0] // 4), -(-image.shape[1] // 4))

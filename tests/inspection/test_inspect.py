@@ -128,7 +128,7 @@ def test_trees_of_shrunk_images_against_whole_masks(tmp_path):
         benchmarks.open_benchmark("mine", tmp_path), extractors.EmbeddedExtractor(8), 64, 4
     )
     small = cv2.resize(image, (64, 48), interpolation=cv2.INTER_AREA)
-    tree = build_tree(descriptor.embedded(small, 8))
+    tree = build_tree(descriptor.embedded(small, 8), borders=True)
     assert tree.grid == (6, 8)
     assert found["iou"] == oracle.best_node(tree, mask.astype(np.int32))[0]
 
@@ -160,11 +160,11 @@ def test_usage(command, words):
 
 def test_records_of_other_features_are_refused(folder, tmp_path, monkeypatch):
     opened = [benchmarks.open_benchmark("mine", folder)]
-    names = r'"embedded v2 stride=8".*"embedded v2 stride=4".*--config'
+    names = r'"embedded v3 stride=8".*"embedded v3 stride=4".*--config'
     with pytest.raises(InputError, match=names):
         inspect.inspect(str(folder / "records"), opened, tmp_path, embedded(stride=4))
     monkeypatch.setattr(extractors, "download_weights", lambda model: pytest.fail("a download"))
-    with pytest.raises(InputError, match=r'"embedded v2 stride=8".*"dino-vits8"'):
+    with pytest.raises(InputError, match=r'"embedded v3 stride=8".*"dino-vits8"'):
         inspect.inspect(str(folder / "records"), opened, tmp_path, embedded(model="dino-vits8"))
     assert not list(tmp_path.iterdir())
 

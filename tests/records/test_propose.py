@@ -87,7 +87,7 @@ def test_records_hold_what_the_images_show(tmp_path):
     for record, path in zip(found, paths, strict=True):
         image = images.decode(record.image)
         assert image.shape == (record.height, record.width, 3)
-        tree = build_tree(descriptor.embedded(image, 8))
+        tree = build_tree(descriptor.embedded(image, 8), borders=True)
         np.testing.assert_array_equal(record.tree.merges, tree.merges)
         assert record.tree.grid == (-(-record.height // 8), -(-record.width // 8))
         assert (record.image == path.read_bytes()) == (path.name != "large.png")
@@ -111,7 +111,7 @@ def test_files_that_cannot_be_used_are_named_and_skipped(tmp_path):
     assert ".xml 1" in text
     report = json.loads((tmp_path / "records/report.json").read_text())
     assert report["images"] == 7
-    assert report["settings"]["extractor"] == "embedded v2 stride=8"
+    assert report["settings"]["extractor"] == "embedded v3 stride=8"
     assert run(source, tmp_path / "records") == summary  # nothing was left to do
 
 
@@ -230,7 +230,7 @@ def test_other_images_or_settings_are_refused(tmp_path):
     before = contents(tmp_path / "records")
     with pytest.raises(InputError, match="max_side was 64 and is 32"):
         run(source, tmp_path / "records", max_side=32)
-    with pytest.raises(InputError, match=r"extractor was embedded v2 stride=8 and is .* stride=4"):
+    with pytest.raises(InputError, match=r"extractor was embedded v3 stride=8 and is .* stride=4"):
         run(source, tmp_path / "records", extractors.EmbeddedExtractor(4))
     with pytest.raises(InputError, match="range was None and is"):
         run(source, tmp_path / "records", reading=Reading(range=(0, 4095)))

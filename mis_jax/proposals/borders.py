@@ -66,7 +66,7 @@ def border_merges(
 
 @compiled
 def _regions(merges: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The regions that the first merges of a tree over n patches leave, by the order of their nodes.
+    """The regions that the first merges of a tree over n patches leave, in order of their nodes.
 
     Returns:
       int32 [n], the region of each patch; int32 [R], their nodes; and int32 [n + M], patches of
@@ -132,12 +132,12 @@ def _merge(
     merges, merge_costs = np.empty((count - 1, 2), np.int32), np.empty(count - 1, np.float32)
     costs = np.full((count, count), np.inf, np.float32)
     nearest, least = np.empty(count, np.int32), np.empty(count, np.float32)
-    for place in range(count):
-        for other in range(count):
-            if lengths[place, other] > 0:
-                costs[place, other] = _cost(means, sizes, steps, lengths, place, other)
-        nearest[place] = np.argmin(costs[place])
-        least[place] = costs[place, nearest[place]]
+    for a in range(count):
+        for b in range(count):
+            if lengths[a, b] > 0:
+                costs[a, b] = _cost(means, sizes, steps, lengths, a, b)
+        nearest[a] = np.argmin(costs[a])
+        least[a] = costs[a, nearest[a]]
     for m in range(count - 1):
         place = np.argmin(least)
         gone = nearest[place]

@@ -8,6 +8,7 @@ also merge, near the time of all parts together.
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -85,8 +86,9 @@ def _parts(paths: list, extractor: extractors.Extractor, threads: int) -> dict[s
             compute = lambda: each(lambda picture: extractor([picture])[0], pictures)  # noqa: E731
         compute()  # compiles
         making, found = _timed(compute)
-        build_tree(found[0])
-        merging, _ = _timed(lambda: each(build_tree, found))
+        merge = functools.partial(build_tree, borders=extractor.borders)
+        merge(found[0])
+        merging, _ = _timed(lambda: each(merge, found))
     return {"reading": reading, "features": making, "merging": merging}
 
 

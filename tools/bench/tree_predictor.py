@@ -13,10 +13,9 @@ from tqdm import tqdm
 
 from mis_jax.evaluation import clicker, evaluate, metrics
 from mis_jax.evaluation.metrics import bootstrap_interval
-from mis_jax.features.descriptor import embedded
+from mis_jax.features.descriptor import merge_tree
 from mis_jax.predictors.merge_trees import TreePredictor
 from mis_jax.proposals import snap
-from mis_jax.proposals.tree import build_tree
 
 STRIDE = 2  # pixels, of the single trees
 SMALL = 0.03  # of the image: before any negative click, PlainRule answers with no smaller node
@@ -34,7 +33,7 @@ class PlainRule:
     def set_image(self, image: np.ndarray) -> None:
         """Starts on an image, uint8 RGB [H, W, 3]."""
         self.image, self.clicks = image, []
-        self.tree = tree = build_tree(embedded(image, STRIDE))
+        self.tree = tree = merge_tree(image, STRIDE)[0]
         costs = np.concatenate([np.zeros(tree.n), tree.costs]) + 1e-9
         self.jump = costs[tree.parents()] / costs
         self.jump[(tree.areas() < SMALL * tree.n) | (tree.parents() < 0)] = 0

@@ -2,8 +2,8 @@
 
     python tools/bench/covering.py SEGMENTS PHOTOS [--every N] [--json FILE]
 
-SEGMENTS holds NAME_k.png, what annotator k made of the photo NAME, each region a number, or NAME.mat
-as published (BSDS500/data/groundTruth/test). PHOTOS holds the photos, as NAME.jpg or of other types.
+SEGMENTS holds NAME_k.png, what annotator k made of the photo NAME, each region a number; or
+NAME.mat as published (BSDS500/data/groundTruth/test). PHOTOS holds the photos, of any type.
 
 The covering of drawn regions is the sum of (area of a region * highest IoU of a segment with it)
 over the sum of areas, over all regions of all annotators. Segments are those of one threshold on

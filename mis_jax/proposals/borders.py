@@ -4,12 +4,13 @@ Ward's method sees the means of two regions alone. Parts of one thing whose mean
 surface under uneven light, then stay apart for longer than different things that meet at a clear
 edge but are alike on the whole. Here a merge costs
 
-    (a * b / (a + b)) ** SIZE_POWER * |mean_a - mean_b|^2 * (mean step along the border),
+    (a * b / (a + b)) ** SIZE_POWER * |mean_a - mean_b|^2 * (mean root of the steps) ** 2,
 
-where a and b are the sizes of the regions, and a step is the distance of the features of two
-patches at either side of the border; SIZE_POWER = 1 without the step is Ward's cost. Where a grid
-has more than REGIONS patches, Ward's method makes that many regions of them first: it is faster,
-and a border of few patches says little.
+where a and b are the sizes of the regions, and the steps along their border are the distances of
+the features of two patches at either side of it; roots, as a border that is clear in places only is
+often none. SIZE_POWER = 1 without the steps is Ward's cost. Where a grid has more than REGIONS
+patches, Ward's method makes that many regions of them first: it is faster, and a border of few
+patches says little.
 """
 
 import numpy as np
@@ -18,8 +19,8 @@ from numba import njit
 from mis_jax.errors import InputError
 from mis_jax.proposals.ward import ward_merges
 
-# Chosen on every third photo of development regions (results/trees), by the best region for each
-# that people drew; 0.6 to 0.9 and 500 to 1000 came within 0.005 of it.
+# Chosen, as the cost, on every third photo of development regions (results/trees), by the best
+# region for each that people drew; 0.6 to 0.9 and 500 to 1000 came within 0.005 of it.
 SIZE_POWER = 0.75  # below Ward's 1, regions are less kept apart for being large
 REGIONS = 600
 
@@ -100,7 +101,7 @@ def _means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 def _borders(
     features: np.ndarray, labels: np.ndarray, count: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of the steps along the border of each two regions, and its length: float32 [R, R]."""
+    """Sums of the roots of the steps between each two regions, and their number: float32 [R, R]."""
     steps, lengths = np.zeros((count, count), np.float32), np.zeros((count, count), np.float32)
     for patch in range(len(labels)):
         for other, exists in (
@@ -109,8 +110,7 @@ def _borders(
         ):
             if exists and labels[other] != labels[patch]:
                 a, b = labels[patch], labels[other]
-                step = np.sqrt(_squared_distance(features, patch, other))
-                steps[a, b] += step
+                steps[a, b] += _squared_distance(features, patch, other) ** 0.25
                 lengths[a, b] += 1
     return steps + steps.T, lengths + lengths.T
 
@@ -170,7 +170,7 @@ def _cost(
     means: np.ndarray, sizes: np.ndarray, steps: np.ndarray, lengths: np.ndarray, a: int, b: int
 ) -> np.float32:
     size = sizes[a] * sizes[b] / (sizes[a] + sizes[b])
-    step = steps[a, b] / lengths[a, b]
+    step = (steps[a, b] / lengths[a, b]) ** 2
     return np.float32(size**SIZE_POWER * _squared_distance(means, a, b) * step)
 
 

@@ -32,10 +32,10 @@ def cost(features: np.ndarray, a: list[int], b: list[int], pairs: list[tuple[int
     if not between:
         return np.inf
     values = features.astype(np.float64)
-    steps = [np.linalg.norm(values[p] - values[q]) for p, q in between]
+    roots = [np.sqrt(np.linalg.norm(values[p] - values[q])) for p, q in between]
     size = len(a) * len(b) / (len(a) + len(b))
     distance = np.square(values[a].mean(0) - values[b].mean(0)).sum()
-    return size**borders.SIZE_POWER * distance * np.mean(steps)
+    return size**borders.SIZE_POWER * distance * np.mean(roots) ** 2
 
 
 def naive(features: np.ndarray, height: int, width: int, first: np.ndarray) -> tuple:

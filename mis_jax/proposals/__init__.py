@@ -5,7 +5,8 @@ Out:  `Tree`: merges int32 [n - 1, 2] and costs float32 [n - 1] over n = h * w p
       1); nodes drawn of it (Algorithm 2), masks bool [h, w] of nodes, and masks that follow the
       edges of the image (`snap`).
 
-Begin with tree.py; ward.py is how it is built, and ward_exact.py with the published order of ties.
+Begin with tree.py; ward.py is how it is built, ward_exact.py with the published order of ties, and
+borders.py by the borders of regions, too.
 """
 
 import lazy_loader

@@ -89,6 +89,14 @@ def test_flat_image_differs_by_place_only():
     assert (np.diff(features[..., 60], axis=1) > 0).all()
 
 
+def test_merge_tree_is_by_borders_and_comes_with_its_colours():
+    image = scene(4)[0]
+    tree, colours = descriptor.merge_tree(image, 3)
+    features = descriptor.embedded(image, 3)
+    np.testing.assert_array_equal(tree.merges, build_tree(features, borders=True).merges)
+    np.testing.assert_array_equal(colours, features[..., :48])
+
+
 def test_squared_distance_of_flat_colours_is_the_gaussian_kernels():
     lab = np.float32([[20, 5, -10], [24, 9, -16], [45, 30, 25]])
     features = descriptor._colours(lab[None])[0]

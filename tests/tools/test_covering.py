@@ -48,10 +48,16 @@ def test_covering_is_that_of_the_definition(seed, grid, size):
     tree = build_tree(rng.normal(size=(*grid, 2)).astype(np.float32), borders=True)
     drawn = [np.arange(np.prod(size)).reshape(size) * k // np.prod(size) for k in (1, 3, 5)]
     thresholds = np.array([0, *np.quantile([0, *tree.costs], [0.2, 0.5, 0.8, 1])])
-    cuts, best = lib.covering(tree, drawn, thresholds)
+    cuts, best, ious = lib.covering(tree, drawn, thresholds)
     expected = [covered(tree, cut(tree, t), drawn) for t in np.float32(thresholds)]
     np.testing.assert_allclose(cuts, expected)
-    np.testing.assert_allclose(best, covered(tree, list(range(tree.num_nodes)), drawn))
+    nodes = range(tree.num_nodes)
+    np.testing.assert_allclose(best, covered(tree, list(nodes), drawn))
+    regions = [one == k for one in drawn for k in range(one.max() + 1)]
+    masks = [tree.pixel_mask(node, *size) for node in nodes]
+    np.testing.assert_allclose(
+        ious, [max(iou(mask, region) for region in regions) for mask in masks]
+    )
 
 
 def test_both_layouts_are_measured_alike(tmp_path, monkeypatch):
@@ -76,7 +82,9 @@ def test_both_layouts_are_measured_alike(tmp_path, monkeypatch):
     assert results[0] == results[1]
     assert results[0]["best"] == pytest.approx(1)
     assert results[0]["ods"] == results[0]["ois"] == pytest.approx(0.875)
-    assert "| m | 0.875 | 0.875 | 1.000 | 1.000 |" in lib.table({"m": results[0] | {"seconds": 1}})
+    assert results[0]["proposals"] > 0.5
+    row = results[0] | {"seconds": 1, "proposals": 0.8}
+    assert "| m | 0.875 | 0.875 | 1.000 | 0.800 | 1.000 |" in lib.table({"m": row})
 
 
 def test_missing_photos_are_named(tmp_path):

@@ -8,6 +8,9 @@ NAME.mat as published (BSDS500/data/groundTruth/test). PHOTOS holds the photos, 
 The covering of drawn regions is the sum of (area of a region * highest IoU of a segment with it)
 over the sum of areas, over all regions of all annotators. Segments are those of one threshold on
 the hierarchy for all photos (ODS), of the best one for each photo (OIS), or any node (best).
+
+Beside it stands how like a drawn region the proposals of training are: the mean, over nodes as they
+are drawn then, of the highest IoU of a node with any region.
 """
 
 import argparse
@@ -35,6 +38,7 @@ METHODS: dict[str, Callable[[np.ndarray], Tree]] = {
     for stride in (2, 3, 4, 8)
     for name, borders in (("by borders", True), ("Ward's", False))
 }
+DRAWS = 20  # proposals a photo
 THRESHOLDS = np.geomspace(1e-5, 1e5, 251)  # of costs
 # ODS, OIS and best on the 200 test images of BSDS500, from Arbelaez et al., 2011 (TPAMI 33:5).
 PUBLISHED = {
@@ -93,6 +97,7 @@ def read_drawn(paths: list[Path]) -> list[np.ndarray]:
 def measure(drawn: list[tuple[Path, list[Path]]]) -> dict[str, dict]:
     """Coverings and seconds a photo (features and tree, processor time) of each method."""
     covered = {method: [] for method in METHODS}
+    proposed = {method: [] for method in METHODS}
     areas, seconds = [], dict.fromkeys(METHODS, 0.0)
     for make in METHODS.values():
         make(images.read_image(drawn[0][0]))  # compiles
@@ -103,7 +108,10 @@ def measure(drawn: list[tuple[Path, list[Path]]]) -> dict[str, dict]:
             began = time.process_time()
             tree = make(image)
             seconds[method] += time.process_time() - began
-            covered[method].append(covering(tree, regions, THRESHOLDS))
+            cuts, best, ious = covering(tree, regions, THRESHOLDS)
+            covered[method].append((cuts, best))
+            rng = np.random.default_rng(0)
+            proposed[method] += [ious[tree.sample(rng)] for _ in range(DRAWS)]
     rows = {}
     for method, found in covered.items():
         cuts, nodes = (np.array(part) for part in zip(*found, strict=True))
@@ -113,6 +121,7 @@ def measure(drawn: list[tuple[Path, list[Path]]]) -> dict[str, dict]:
             "threshold": THRESHOLDS[best],
             "ois": cuts.max(1).sum() / sum(areas),
             "best": nodes.sum() / sum(areas),
+            "proposals": float(np.mean(proposed[method])),
             "seconds": seconds[method] / len(drawn),
             "each": np.round(nodes / areas, 4).tolist(),
         }
@@ -121,7 +130,7 @@ def measure(drawn: list[tuple[Path, list[Path]]]) -> dict[str, dict]:
 
 def covering(
     tree: Tree, drawn: list[np.ndarray], thresholds: np.ndarray
-) -> tuple[np.ndarray, float]:
+) -> tuple[np.ndarray, float, np.ndarray]:
     """Pixels that a tree covers: sums of (area of a drawn region * highest IoU with it).
 
     A cut at a threshold has the largest nodes within which no merge costs more.
@@ -131,21 +140,23 @@ def covering(
         thresholds: float64 [T], ascending, at least 0.
 
     Returns:
-        Of the cut at each threshold, float64 [T], and of any nodes.
+        Of the cut at each threshold, float64 [T], and of any nodes; and the highest IoU of each
+        node with any region, float64 [2n - 1].
     """
     (height, width), (rows, columns) = drawn[0].shape, tree.grid
     patch = nearest_patches(rows, height)[:, None] * columns + nearest_patches(columns, width)
     heights = np.append(np.searchsorted(thresholds, costliest(tree)), len(thresholds))
     parents = heights[tree.parents()]  # -1, of the root: the last, which no threshold reaches
-    cuts, best = np.zeros(len(thresholds)), 0.0
+    cuts, best, ious = np.zeros(len(thresholds)), 0.0, np.zeros(tree.num_nodes)
     for regions in drawn:
         count = int(regions.max()) + 1
         pixels = np.bincount((patch * count + regions).ravel(), minlength=tree.n * count)
         pixels = pixels.reshape(tree.n, count)
-        found, most = _highest_ious(tree.merges, pixels, heights[:-1], parents, len(thresholds))
-        cuts += found @ pixels.sum(0)
-        best += float(most @ pixels.sum(0))
-    return cuts, best
+        found = _highest_ious(tree.merges, pixels, heights[:-1], parents, len(thresholds))
+        cuts += found[0] @ pixels.sum(0)
+        best += float(found[1] @ pixels.sum(0))
+        np.maximum(ious, found[2], out=ious)
+    return cuts, best, ious
 
 
 def costliest(tree: Tree) -> np.ndarray:
@@ -159,8 +170,10 @@ def costliest(tree: Tree) -> np.ndarray:
 @njit(cache=True)
 def _highest_ious(
     merges: np.ndarray, pixels: np.ndarray, heights: np.ndarray, parents: np.ndarray, cuts: int
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The highest IoU with each region of the nodes in each cut, [cuts, R], and of any, [R].
+
+    And that of each node with any region, [2n - 1].
 
     Args:
         pixels: int64 [n, R], of each patch in each region.
@@ -169,7 +182,7 @@ def _highest_ious(
     """
     n, count = pixels.shape
     inside, sizes = np.zeros((2 * n - 1, count), np.int32), np.zeros(count)
-    found, most = np.zeros((cuts, count)), np.zeros(count)
+    found, most, ious = np.zeros((cuts, count)), np.zeros(count), np.zeros(2 * n - 1)
     for patch in range(n):
         inside[patch] = pixels[patch]
         sizes += pixels[patch]
@@ -181,20 +194,21 @@ def _highest_ious(
             shared = inside[node, region]
             if shared:
                 iou = shared / (size + sizes[region] - shared)
-                most[region] = max(most[region], iou)
+                most[region], ious[node] = max(most[region], iou), max(ious[node], iou)
                 for cut in range(heights[node], parents[node]):
                     found[cut, region] = max(found[cut, region], iou)
-    return found, most
+    return found, most, ious
 
 
 def table(rows: dict[str, dict]) -> str:
     """Markdown."""
-    lines = ["| tree | ODS | OIS | best | seconds |", "|---|---:|---:|---:|---:|"]
+    lines = ["| tree | ODS | OIS | best | proposals | seconds |", "|---" + "|---:" * 5 + "|"]
+    keys = ("ods", "ois", "best", "proposals", "seconds")
     for name, row in rows.items():
-        figures = " | ".join(f"{row[key]:.3f}" for key in ("ods", "ois", "best", "seconds"))
+        figures = " | ".join(f"{row[key]:.3f}" for key in keys)
         lines.append(f"| {name} | {figures} |")
     for name, figures in PUBLISHED.items():
-        lines.append(f"| {name}, BSDS500 test | {' | '.join(map(str, figures))} | |")
+        lines.append(f"| {name}, BSDS500 test | {' | '.join(map(str, figures))} | | |")
     return "\n".join(lines)
 
 

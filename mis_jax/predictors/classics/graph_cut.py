@@ -48,9 +48,17 @@ class GraphCutPredictor(SeedPredictor):
 
 def border_costs(colours: np.ndarray, smoothness: float, contrast: float) -> np.ndarray:
     """What a border between neighbours costs: int32 [h, w, 8], in 1 / SCALE."""
+    return np.rint(SCALE * smoothness * likeness(colours, contrast) / LENGTHS).astype(np.int32)
+
+
+def likeness(colours: np.ndarray, contrast: float) -> np.ndarray:
+    """How alike neighbours are: float32 [h, w, 8] in 0..1, of colours float32 [h, w, 3].
+
+    exp(-|difference|^2 / (contrast * mean of that over the image)).
+    """
     squared = differences(colours) ** 2
     squared /= max(contrast * squared.mean(), 1e-12)
-    return np.rint(SCALE * smoothness * np.exp(-squared) / LENGTHS).astype(np.int32)
+    return np.exp(-squared)
 
 
 def differences(values: np.ndarray) -> np.ndarray:

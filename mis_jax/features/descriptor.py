@@ -79,24 +79,17 @@ def _shrink(values: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _colours(cells: np.ndarray) -> np.ndarray:
-    """Random Fourier features of the colours of cells: float32 [h, w, 3] -> [h, w, 48]."""
+    """Random Fourier features of the colours of cells: float32 [h, w, 3] -> [h, w, 48].
+
+    Half of them are cosines, half sines; their squared length is 1.
+    """
     frequencies = np.random.default_rng(2).standard_normal((FREQUENCIES, 3)) / BANDWIDTH
-    return _fourier(cells, frequencies.astype(np.float32))
-
-
-@njit(nogil=True, cache=True)
-def _fourier(cells: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
-    height, width, count = cells.shape[0], cells.shape[1], len(frequencies)
-    features = np.empty((height, width, 2 * count), np.float32)
-    scale = np.float32(1 / np.sqrt(count))  # so that the squared length is 1
-    for row in range(height):
-        for column in range(width):
-            lightness, a, b = cells[row, column]
-            for k in range(count):
-                frequency = frequencies[k]
-                phase = frequency[0] * lightness + frequency[1] * a + frequency[2] * b
-                features[row, column, 2 * k] = scale * np.cos(phase)
-                features[row, column, 2 * k + 1] = scale * np.sin(phase)
+    lightness, a, b = frequencies.astype(np.float32).T
+    phases = cells[..., :1] * lightness + cells[..., 1:2] * a + cells[..., 2:] * b
+    features = np.empty((*cells.shape[:2], 2 * FREQUENCIES), np.float32)
+    np.cos(phases, out=features[..., :FREQUENCIES])
+    np.sin(phases, out=features[..., FREQUENCIES:])
+    features *= np.float32(1 / np.sqrt(FREQUENCIES))
     return features
 
 

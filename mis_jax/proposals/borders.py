@@ -35,7 +35,7 @@ def border_merges(
     """Merges the two neighbours of least cost until one region is left.
 
     Equal costs are decided by the places of the regions. One thread; the GIL is released. Memory
-    beside the features: about 200n bytes, a copy of them, and 16 bytes for each two regions.
+    beside the features: about 200n bytes, a copy of them, and 20 regions^2 bytes.
 
     Args:
       features: float32 [n, C], finite, one row per patch in row-major order.

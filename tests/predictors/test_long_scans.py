@@ -66,7 +66,7 @@ def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch):
     far = [r.iou for r in clicker.rounds(TreePredictor(), sample, 0.97, 8)]
     assert len(near) < len(far)
     assert near[-1] >= 0.97
-    assert far[len(near) - 1] < 0.6
+    assert far[len(near) - 1] < 0.7
 
 
 def test_usual_photos_are_answered_at_the_size_they_were_before():

@@ -39,6 +39,7 @@ SURE = 0.02  # least probability that a cell is not, or is, the mistake's
 DEEPEST = 4.0  # depths of the click, from which on a mistake is no less likely still
 FIRST_RADIUS = 8.0  # pixels around the first click that are certain
 LARGEST_RADIUS = 16.0  # and the most around others: those nearer than the mask's border are
+LINKS = 1
 LEAST = 1e-4  # probability of a node below which those above it are no candidates
 SETTINGS = (*STRIDES, CUT_ODDS, CONTRAST, LIKELY, CENTRAL, FRAMED, SURE, DEEPEST, FIRST_RADIUS)  # for the record
 
@@ -87,12 +88,12 @@ class Ground:
     @classmethod
     def of(cls, image: np.ndarray) -> "Ground":
         """That of an image, uint8 RGB [H, W, 3]."""
-        trees = (descriptor.merge_tree(image, stride)[0] for stride in STRIDES)
-        pairs = [(t, cut_probabilities(t, CUT_ODDS * s)) for s, t in zip(STRIDES, trees)]
+        made = [descriptor.merge_tree(image, stride) for stride in STRIDES]
+        pairs = [(t, cut_probabilities(t, CUT_ODDS * s)) for s, (t, _) in zip(STRIDES, made)]
         height, width = pairs[0][0].grid
         cells = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         colours = cells.astype(np.float32) / 255
-        return cls(image.shape[:2], tuple(pairs), colours, likeness(colours, CONTRAST))
+        return cls(image.shape[:2], tuple(pairs), colours, {0: likeness(colours, CONTRAST), 1: likeness(made[0][1], CONTRAST), 2: (likeness(colours, CONTRAST)+likeness(made[0][1], CONTRAST))/2, 3: np.sqrt(likeness(colours, CONTRAST)*likeness(made[0][1], CONTRAST))}[LINKS])
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -124,13 +125,14 @@ def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) ->
       shown: bool [h, w], cells of the mask that the last click answers.
     """
     seeds = seed_map(ground, answered)
-    likely = object_likelihood(ground.colours, with_frame(seeds))
     last = answered[-1]
     kept = np.zeros(ground.grid, np.float32)
     if np.isfinite(last.depth):
         inside, outside = _depths(shown), _depths(~shown)
         cells = max(last.depth / STRIDES[0], 1.0)
         kept = np.clip((inside - outside) / cells, -DEEPEST, DEEPEST)
+    known = with_frame(seeds)
+    likely = object_likelihood(ground.colours, known)
     return Channels(mistake(ground, answered, shown), kept, logit(likely), seeds)
 
 

@@ -36,6 +36,7 @@ MAX_SIDE = 512  # pixels; longer images are shrunk to it, by their area
 MISTAKE = 2.0
 SHOWN = 3.0
 COLOURS = 0.7
+MONO = 0
 FIRST_COLOURS = 0.3  # at the first click: those of one spot say little
 SMOOTHNESS = 18.75  # cost of a border where there is no contrast
 SNAP_SIDE = 1280  # longer images are snapped at it and the mask enlarged, for quick answers
@@ -160,7 +161,17 @@ class View:
         (last, _), = self._inside([_Step(click, 0.0, 0.0, shown)])
         depth = evidence.depth(self.ground, cells, last)
         found = evidence.channels(self.ground, [*answered, Answered(last, depth)], cells)
-        return snap(self._to_snap, cut(found, self._borders)), depth / shrunk
+        if MONO == 2:
+            found = found._replace(seeds=np.where(cells == click.positive, np.int8(click.positive), found.seeds))
+        new = cut(found, self._borders)
+        out = snap(self._to_snap, new)
+        if MONO == 1 and part.any():
+            new = np.maximum(new, cells) if click.positive else np.minimum(new, cells)
+            out = snap(self._to_snap, new.astype(np.float32))
+        if MONO == 2 and part.any():
+            s0 = cv2.resize(part, out.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
+            out = out
+        return out, depth / shrunk
 
     def enlarged(self, found: np.ndarray) -> np.ndarray:
         """What `answer` gave, at all pixels of the part: float32 [H, W]."""

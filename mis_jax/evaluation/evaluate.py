@@ -32,10 +32,11 @@ from mis_jax.evaluation.clicking import (
     stories_folder,
 )
 from mis_jax.files import write_file
-from mis_jax.predictors import TreePredictor, classics, make_network
+from mis_jax.predictors import FusedPredictor, TreePredictor, classics, make_network
 
 # Predictors without a network.
 ALONE: dict[str, Callable[[], Any]] = {
+    "fused": FusedPredictor,
     "tree": TreePredictor,
     "tree-blocks": functools.partial(TreePredictor, snapping=False),
     **classics.PREDICTORS,

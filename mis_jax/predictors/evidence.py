@@ -4,8 +4,8 @@ A click is not only a label of one pixel. It answers the mask that was shown, an
 mistake: the mistake is a region of the image, the click sits deep in it, and no other mistake is
 much deeper. That gives two channels. `mistake` says which cells the named one holds, out of the
 merge trees: its candidates are the nodes above the clicked patch, less what was already right.
-`shown` says how sure everything else has become. `colours` are those of the clicks, and `seeds`
-what is certain. A cut weighs them (fused.py); a network may, or a page.
+`shown` says how sure everything else has become. `colours` are those of the clicks, and `certain`
+is what no longer is in question. A cut weighs them (fused.py); a network may, or a page.
 
 A mask is shown before the first click as well, the empty one, so all clicks are read alike.
 """
@@ -27,7 +27,8 @@ from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.merge_trees import cut_probabilities
 from mis_jax.proposals import Tree
 
-STRIDES = (2, 3, 4)  # pixels, of the patches of each tree; the first are the cells
+CELL = 2  # pixels
+STRIDES = (CELL, 3, 4)  # pixels, of the patches of each tree
 
 # Chosen on every fifth development region, by clicks in the deepest point and by random ones.
 CUT_ODDS = 0.003  # as of merge_trees.py
@@ -35,13 +36,13 @@ CONTRAST = 0.5  # as of graph_cut.py
 LIKELY = 1.5  # power of how likely a node is a region at all
 CENTRAL = 4.0  # power of the click's depth in a mistake over that of its deepest point
 FRAMED = 4.0  # log-odds against a mistake whose outline is the image's frame
-SURE = 0.02  # least probability that a cell is not, or is, the mistake's
-DEEPEST = 4.0  # depths of the click, from which on a mistake is no less likely still
+SURE = 0.02  # least probability that a cell is the mistake's, and that it is not
+DEEPEST = 4.0  # depths of the click, from which on other mistakes are no less likely still
 FIRST_RADIUS = 8.0  # pixels around the first click that are certain
-LARGEST_RADIUS = 16.0  # and the most around others: those nearer than the mask's border are
-LINKS = 1
-LEAST = 1e-4  # probability of a node below which those above it are no candidates
-SETTINGS = (*STRIDES, CUT_ODDS, CONTRAST, LIKELY, CENTRAL, FRAMED, SURE, DEEPEST, FIRST_RADIUS)  # for the record
+LARGEST_RADIUS = 16.0  # and the most around others
+LEAST = 1e-4  # probability of a node below which it is no candidate
+REGIONS = (CUT_ODDS, LIKELY, CENTRAL, FRAMED, SURE, LEAST)
+SETTINGS = (*STRIDES, *REGIONS, CONTRAST, DEEPEST, FIRST_RADIUS, LARGEST_RADIUS)  # for the record
 
 
 class Answered(NamedTuple):
@@ -60,13 +61,14 @@ class Channels(NamedTuple):
       shown: float32, depth of a cell in the mask shown or, taken negative, outside it, in depths of
         the last click, up to DEEPEST; 0 before the first click.
       colours: float32, log-odds of the cell's colour, by those of the clicks and of the frame.
-      seeds: int8, 1 object, 0 background, -1 not known.
+      certain: int8, 1 object, 0 background, -1 neither: what is nearer to a click than the border
+        of the mask that it answers, and what the mask shown has as the last click says.
     """
 
     mistake: np.ndarray
     shown: np.ndarray
     colours: np.ndarray
-    seeds: np.ndarray
+    certain: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,8 +78,9 @@ class Ground:
     Attributes:
       shape: (H, W), pixels.
       trees: over patches of STRIDES, each with `cut_probabilities`.
-      colours: float32 [h, w, 3] in 0..1, means of the cells of STRIDES[0] pixels.
-      links: float32 [h, w, 8] in 0..1, how alike neighbours are; see `graph_cut.likeness`.
+      colours: float32 [h, w, 3] in 0..1, means of the cells.
+      links: float32 [h, w, 8] in 0..1, how alike neighbours are (`graph_cut.likeness`) in the
+        smoothed features that the trees are made of.
     """
 
     shape: tuple[int, int]
@@ -89,11 +92,14 @@ class Ground:
     def of(cls, image: np.ndarray) -> "Ground":
         """That of an image, uint8 RGB [H, W, 3]."""
         made = [descriptor.merge_tree(image, stride) for stride in STRIDES]
-        pairs = [(t, cut_probabilities(t, CUT_ODDS * s)) for s, (t, _) in zip(STRIDES, made)]
-        height, width = pairs[0][0].grid
-        cells = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        colours = cells.astype(np.float32) / 255
-        return cls(image.shape[:2], tuple(pairs), colours, {0: likeness(colours, CONTRAST), 1: likeness(made[0][1], CONTRAST), 2: (likeness(colours, CONTRAST)+likeness(made[0][1], CONTRAST))/2, 3: np.sqrt(likeness(colours, CONTRAST)*likeness(made[0][1], CONTRAST))}[LINKS])
+        trees = [
+            (tree, cut_probabilities(tree, CUT_ODDS * stride))
+            for stride, (tree, _) in zip(STRIDES, made, strict=True)
+        ]
+        size = trees[0][0].grid[::-1]
+        colours = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+        shape = image.shape[0], image.shape[1]
+        return cls(shape, tuple(trees), colours, likeness(made[0][1], CONTRAST))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -113,7 +119,7 @@ def depth(ground: Ground, shown: np.ndarray, click: Click) -> float:
     wrong = shown != click.positive
     if wrong.all():
         return np.inf
-    return float(max(_depths(wrong)[ground.cell(click)], 0.5) * STRIDES[0])
+    return float(max(_depths(wrong)[ground.cell(click)], 0.5) * CELL)
 
 
 def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) -> Channels:
@@ -124,23 +130,22 @@ def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) ->
       answered: the clicks in pixels, at least one, the last not answered yet.
       shown: bool [h, w], cells of the mask that the last click answers.
     """
-    seeds = seed_map(ground, answered)
     last = answered[-1]
+    discs = seed_map(ground, answered)
+    certain = np.where(shown == last.click.positive, np.int8(last.click.positive), discs)
     kept = np.zeros(ground.grid, np.float32)
     if np.isfinite(last.depth):
-        inside, outside = _depths(shown), _depths(~shown)
-        cells = max(last.depth / STRIDES[0], 1.0)
-        kept = np.clip((inside - outside) / cells, -DEEPEST, DEEPEST)
-    known = with_frame(seeds)
-    likely = object_likelihood(ground.colours, known)
-    return Channels(mistake(ground, answered, shown), kept, logit(likely), seeds)
+        deep = (_depths(shown) - _depths(~shown)) / max(last.depth / CELL, 1)
+        kept = np.clip(deep, -DEEPEST, DEEPEST)
+    likely = logit(object_likelihood(ground.colours, with_frame(discs)))
+    return Channels(mistake(ground, answered, shown), kept, likely, certain)
 
 
 def seed_map(ground: Ground, answered: Sequence[Answered]) -> np.ndarray:
-    """What is certain: int8 [h, w], 1 object, 0 background, -1 not known.
+    """Discs around the clicks, as far as they are deep: int8 [h, w].
 
-    What is nearer to a click than the border of the mask it answers is as the click says. Where
-    such discs overlap, the nearest click decides, and of equally near ones the last.
+    1 object, 0 background, -1 neither. Where discs overlap, the nearest click decides, and of
+    equally near ones the last.
     """
     seeds = np.full(ground.grid, -1, np.int8)
     nearest = np.full(ground.grid, np.inf)
@@ -149,7 +154,7 @@ def seed_map(ground: Ground, answered: Sequence[Answered]) -> np.ndarray:
         row, col = ground.cell(click)
         pixels = min(deep, LARGEST_RADIUS) if np.isfinite(deep) else FIRST_RADIUS
         squared = (rows - row) ** 2 + (cols - col) ** 2
-        closer = (squared <= (pixels / STRIDES[0]) ** 2) & (squared <= nearest)
+        closer = (squared <= (pixels / CELL) ** 2) & (squared <= nearest)
         nearest[closer] = squared[closer]
         seeds[closer] = click.positive
     return seeds

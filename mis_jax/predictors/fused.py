@@ -1,15 +1,20 @@
 """Clicks on an image -> a mask, out of trees, colours and edges together: no network, no weights.
 
-Each click is read as the worst mistake of the mask that was shown (evidence.py), and the mask that
-follows is the one of least energy: the sum over cells, minus their log-odds where they are object,
+Each click is read as the worst mistake of the mask that was shown (evidence.py). What the mask had
+right stays: a click on the object adds to it, one beside it takes away. Of the masks that do so,
+the one of least energy follows: the sum over cells, minus their log-odds where they are object,
 
     MISTAKE * mistake + SHOWN * shown + COLOURS * colours,
 
-and over neighbours of which one is object, as in `classics.graph_cut`. So a click changes what it
-is about, and little else. It is cut on cells of two pixels, and follows edges within them.
+and over neighbours of which one is object, SMOOTHNESS / distance * how alike they are. It is cut on
+cells of two pixels, exactly, and enlarged along the edges of the image.
 
 A click less than a cell from where the mask is right moves the mask's border alone (touch_ups.py).
 Of images longer than MAX_SIDE a smaller one is seen, and the found object from near by (views.py).
+
+Star convexity (classics/star.py), the trees' posterior of all clicks at once (merge_trees.py), the
+colours of the mask shown, and cells of one pixel were tried as well, and brought nothing beside the
+rest (results/fused).
 """
 
 import functools
@@ -33,12 +38,11 @@ from mis_jax.proposals import snap
 
 # Chosen on every fifth development region, by clicks in the deepest point and by random ones.
 MAX_SIDE = 512  # pixels; longer images are shrunk to it, by their area
-MISTAKE = 2.0
-SHOWN = 3.0
+MISTAKE = 1.5
+SHOWN = 2.0
 COLOURS = 0.7
-MONO = 0
 FIRST_COLOURS = 0.3  # at the first click: those of one spot say little
-SMOOTHNESS = 18.75  # cost of a border where there is no contrast
+SMOOTHNESS = 18.75  # cost of a border between equals
 SNAP_SIDE = 1280  # longer images are snapped at it and the mask enlarged, for quick answers
 
 
@@ -55,8 +59,8 @@ class FusedPredictor(ClickListPredictor):
             "descriptor": descriptor.NAME,
             "max_side": MAX_SIDE,
             "views": list(views.SETTINGS),
-            "weights": [MISTAKE, SHOWN, COLOURS, FIRST_COLOURS, SMOOTHNESS],
             "evidence": list(evidence.SETTINGS),
+            "weights": [MISTAKE, SHOWN, COLOURS, FIRST_COLOURS, SMOOTHNESS],
             "snap_side": SNAP_SIDE,
         }
 
@@ -73,8 +77,10 @@ class FusedPredictor(ClickListPredictor):
             look(views.first_look(self._shape, (), MAX_SIDE))
 
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
-        pairs = zip(self._steps, clicks[:-1], strict=False)
-        del self._steps[sum(1 for _ in itertools.takewhile(lambda p: p[0].click == p[1], pairs)) :]
+        before = zip(self._steps, clicks[:-1], strict=False)
+        same = itertools.takewhile(lambda pair: pair[0].click == pair[1], before)
+        del self._steps[sum(1 for _ in same) :]
+        probs = np.zeros(self._shape, np.float32)
         for click in clicks[len(self._steps) :]:
             probs = self._respond(click)
         return probs
@@ -82,23 +88,22 @@ class FusedPredictor(ClickListPredictor):
     def _respond(self, click: Click) -> np.ndarray:
         """Answers one more click: probability of the object, float32 [H, W]."""
         shown = self._shown()
-        clicks = [step.click for step in self._steps] + [click]
-        view = self._look(views.first_look(self._shape, clicks, MAX_SIDE))
+        view = self._look(views.first_look(self._shape, [*self._clicked(), click], MAX_SIDE))
         radius = touch_ups.radius(shown, click, view.cell)
         if radius or shown[int(click.row), int(click.col)] == click.positive:
             probs, depth = shown.astype(np.float32), radius
         else:
             probs, depth = self._solve(view, click, shown)
-        self._steps.append(_Step(click, depth, radius, probs[:0]))
-        for step in self._steps:
-            touch_ups.touch_up(probs, step.click, step.radius or 0.5)
-        self._steps[-1] = _Step(click, depth, radius, np.packbits(probs > THRESHOLD))
+        touches = [(step.click, step.radius) for step in self._steps]
+        for touched, within in [*touches, (click, radius)]:
+            touch_ups.touch_up(probs, touched, within or 0.5)
+        self._steps.append(_Step(click, depth, radius, np.packbits(probs > THRESHOLD)))
         return probs
 
     def _solve(self, view: "View", click: Click, shown: np.ndarray) -> tuple[np.ndarray, float]:
-        """The cut that answers a click, float32 [H, W], and the click's depth."""
+        """The cut that answers a click, float32 [H, W], and the depth of the click."""
         found, depth = view.answer(self._steps, click, shown)
-        near = views.inside([step.click for step in self._steps] + [click], view.roi)
+        near = views.inside([*self._clicked(), click], view.roi)
         closer = views.second_look(view.shape, found, near, MAX_SIDE)
         if closer is not None:
             view = self._look(views.within(closer, view.roi))
@@ -106,6 +111,9 @@ class FusedPredictor(ClickListPredictor):
         probs = shown.astype(np.float32)
         crop(probs, view.roi)[...] = view.enlarged(found)
         return probs, depth
+
+    def _clicked(self) -> list[Click]:
+        return [step.click for step in self._steps]
 
     def _shown(self) -> np.ndarray:
         """The mask that the next click answers, bool [H, W]."""
@@ -116,70 +124,61 @@ class FusedPredictor(ClickListPredictor):
 
 
 class _Step(NamedTuple):
-    """A click, and what it did."""
+    """A click that was answered."""
 
     click: Click
     depth: float  # of `Answered`, in pixels of the image
     radius: float  # of a touch-up, pixels; 0 if it is none
-    mask: np.ndarray  # its bits
+    mask: np.ndarray  # the answer, a bit a pixel
 
 
 class View:
-    """A part of an image, as large as it is looked at.
+    """A part of an image, at as many pixels as it is seen.
 
     Args:
-      image: uint8 [H, W, 3], the part.
-      roi: which it is.
+        image: uint8 [H, W, 3], the part.
+        roi: which part it is.
     """
 
     def __init__(self, image: np.ndarray, roi: Roi) -> None:
-        self.shape, self.roi = image.shape[:2], roi
+        self.shape, self.roi = (image.shape[0], image.shape[1]), roi
         sides = [views.longest(image.shape, side) for side in (SNAP_SIDE, MAX_SIDE)]
         self._to_snap = images.shrink(image, sides[0])
-        self.ground = Ground.of(images.shrink(image, sides[1]))
-        self.cell = evidence.STRIDES[0] * views.shrinkage(image.shape, MAX_SIDE)  # pixels
-        self._borders = np.rint(SCALE * SMOOTHNESS * self.ground.links / LENGTHS).astype(np.int32)
+        self._ground = Ground.of(images.shrink(image, sides[1]))
+        self._borders = np.rint(SCALE * SMOOTHNESS * self._ground.links / LENGTHS).astype(np.int32)
+        self.cell = evidence.CELL * views.shrinkage(image.shape, MAX_SIDE)  # pixels of the image
 
     def answer(
         self, steps: Sequence[_Step], click: Click, shown: np.ndarray
     ) -> tuple[np.ndarray, float]:
-        """The cut that answers a click within the part, and the click's depth.
+        """Answers a click within the part.
 
         Args:
-          steps: of the clicks before.
-          click: in pixels of the image.
-          shown: bool [H, W] of the image.
+            steps: the clicks before.
+            click: in pixels of the image.
+            shown: bool [H, W] of the image, the mask before.
 
         Returns:
-          float32, of a resolution of its own; pixels of the image.
+            Probability of the object in the part, float32, of a resolution of its own; and the
+            depth of the click, pixels of the image.
         """
-        h, w = self.ground.grid
-        part = crop(shown, self.roi).view(np.uint8)
-        cells = cv2.resize(255 * part, (w, h), interpolation=cv2.INTER_AREA) > 127
-        shrunk = evidence.STRIDES[0] / self.cell
-        answered = [Answered(c, d * shrunk) for c, d in self._inside(steps)]
-        (last, _), = self._inside([_Step(click, 0.0, 0.0, shown)])
-        depth = evidence.depth(self.ground, cells, last)
-        found = evidence.channels(self.ground, [*answered, Answered(last, depth)], cells)
-        if MONO == 2:
-            found = found._replace(seeds=np.where(cells == click.positive, np.int8(click.positive), found.seeds))
-        new = cut(found, self._borders)
-        out = snap(self._to_snap, new)
-        if MONO == 1 and part.any():
-            new = np.maximum(new, cells) if click.positive else np.minimum(new, cells)
-            out = snap(self._to_snap, new.astype(np.float32))
-        if MONO == 2 and part.any():
-            s0 = cv2.resize(part, out.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
-            out = out
-        return out, depth / shrunk
+        part = 255 * crop(shown, self.roi).view(np.uint8)
+        size = self._ground.grid[::-1]
+        cells = cv2.resize(part, size, interpolation=cv2.INTER_AREA) > 127
+        larger = self.cell / evidence.CELL
+        answered = [Answered(c, depth / larger) for c, depth in self._inside(steps)]
+        ((last, _),) = self._inside([_Step(click, 0, 0, part)])
+        depth = evidence.depth(self._ground, cells, last)
+        channels = evidence.channels(self._ground, [*answered, Answered(last, depth)], cells)
+        return snap(self._to_snap, cut(channels, self._borders)), depth * larger
 
     def enlarged(self, found: np.ndarray) -> np.ndarray:
         """What `answer` gave, at all pixels of the part: float32 [H, W]."""
         return cv2.resize(found, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
     def _inside(self, steps: Sequence[_Step]) -> list[tuple[Click, float]]:
-        """Clicks within the part, in pixels of the ground's image, and their depths in the image's."""
-        down, right = (s / p for s, p in zip(self.ground.shape, self.shape, strict=True))
+        """Clicks within the part, in pixels as it is seen, and their depths as they are."""
+        down, right = (s / p for s, p in zip(self._ground.shape, self.shape, strict=True))
         top, bottom, left, end = self.roi
         return [
             (Click((c.row - top) * down, (c.col - left) * right, c.positive), depth)
@@ -188,13 +187,17 @@ class View:
         ]
 
 
-def cut(found: Channels, borders: np.ndarray) -> np.ndarray:
-    """The mask of least energy, float32 [h, w] of 0 and 1; borders int32 [h, w, 8] as of min_cut."""
-    first = not found.shown.any()
-    odds = MISTAKE * found.mistake + SHOWN * found.shown
-    odds += (FIRST_COLOURS if first else COLOURS) * found.colours
+def cut(channels: Channels, borders: np.ndarray) -> np.ndarray:
+    """The mask of least energy that keeps what is certain: bool [h, w].
+
+    Args:
+        channels: of the evidence.
+        borders: int32 [h, w, 8], cost of a border between neighbours, in 1 / SCALE.
+    """
+    colours = COLOURS if channels.shown.any() else FIRST_COLOURS
+    odds = MISTAKE * channels.mistake + SHOWN * channels.shown + colours * channels.colours
     costs = np.rint(SCALE * odds).astype(np.int32)
     missed, taken = np.maximum(costs, 0), np.maximum(-costs, 0)
-    missed[found.seeds >= 0] = taken[found.seeds >= 0] = 0
-    missed[found.seeds == 1] = taken[found.seeds == 0] = INFINITE
-    return min_cut(missed, taken, borders)[1].astype(np.float32)
+    missed[channels.certain >= 0] = taken[channels.certain >= 0] = 0
+    missed[channels.certain == 1] = taken[channels.certain == 0] = INFINITE
+    return min_cut(missed, taken, borders)[1]

@@ -29,7 +29,7 @@ from mis_jax.datasets import images
 from mis_jax.features import descriptor
 from mis_jax.predictors import evidence, touch_ups, views
 from mis_jax.predictors.classics.graph_cut import LENGTHS, SCALE
-from mis_jax.predictors.classics.maxflow import INFINITE, min_cut
+from mis_jax.predictors.classics.maxflow import INFINITE, Grid
 from mis_jax.predictors.click_list import THRESHOLD, ClickListPredictor
 from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.evidence import Answered, Channels, Ground
@@ -145,7 +145,8 @@ class View:
         sides = [views.longest(image.shape, side) for side in (SNAP_SIDE, MAX_SIDE)]
         self._to_snap = images.shrink(image, sides[0])
         self._ground = Ground.of(images.shrink(image, sides[1]))
-        self._borders = np.rint(SCALE * SMOOTHNESS * self._ground.links / LENGTHS).astype(np.int32)
+        borders = np.rint(SCALE * SMOOTHNESS * self._ground.links / LENGTHS)
+        self._grid = Grid(borders.astype(np.int32))
         self.cell = evidence.CELL * views.shrinkage(image.shape, MAX_SIDE)  # pixels of the image
 
     def answer(
@@ -170,7 +171,7 @@ class View:
         ((last, _),) = self._inside([_Step(click, 0, 0, part)])
         depth = evidence.depth(self._ground, cells, last)
         channels = evidence.channels(self._ground, [*answered, Answered(last, depth)], cells)
-        return snap(self._to_snap, cut(channels, self._borders)), depth * larger
+        return snap(self._to_snap, cut(channels, self._grid)), depth * larger
 
     def enlarged(self, found: np.ndarray) -> np.ndarray:
         """What `answer` gave, at all pixels of the part: float32 [H, W]."""
@@ -187,12 +188,12 @@ class View:
         ]
 
 
-def cut(channels: Channels, borders: np.ndarray) -> np.ndarray:
+def cut(channels: Channels, grid: Grid) -> np.ndarray:
     """The mask of least energy that keeps what is certain: bool [h, w].
 
     Args:
         channels: of the evidence.
-        borders: int32 [h, w, 8], cost of a border between neighbours, in 1 / SCALE.
+        grid: with the costs of borders between neighbours, in 1 / SCALE.
     """
     colours = COLOURS if channels.shown.any() else FIRST_COLOURS
     odds = MISTAKE * channels.mistake + SHOWN * channels.shown + colours * channels.colours
@@ -200,4 +201,4 @@ def cut(channels: Channels, borders: np.ndarray) -> np.ndarray:
     missed, taken = np.maximum(costs, 0), np.maximum(-costs, 0)
     missed[channels.certain >= 0] = taken[channels.certain >= 0] = 0
     missed[channels.certain == 1] = taken[channels.certain == 0] = INFINITE
-    return min_cut(missed, taken, borders)[1]
+    return grid.cut(missed, taken)[1]

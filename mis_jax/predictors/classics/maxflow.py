@@ -12,6 +12,7 @@ from numba import njit
 from mis_jax.errors import InputError
 
 NEIGHBOURS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))  # d: row, col
+COSTS = "min_cut takes costs from 0 to 2**30, which forbids; scale the others."
 INFINITE = 2**30  # capacity of what is never cut; the cost of a cut has to stay below it
 FREE, SOURCE, SINK = 0, 1, 2  # trees
 ROOT, ORPHAN, NONE = 8, 9, 10  # parents that are no direction
@@ -33,53 +34,91 @@ def min_cut(source: np.ndarray, sink: np.ndarray, arcs: np.ndarray) -> tuple[int
     Args:
         source: int32 [H, W], cost of a pixel that is not the source's.
         sink: int32 [H, W], cost of a pixel that is not the sink's.
+        arcs: as of `Grid`.
+
+    Returns, and raises, what `Grid.cut` does.
+    """
+    return Grid(arcs).cut(source, sink)
+
+
+class Grid:
+    """A grid whose pixels are parted again and again, each time beginning with the last flow.
+
+    Whatever flows is as good a beginning as none: what a pixel sends its neighbours it lacks, what
+    it gets it has beside its own, and the cheapest cuts of what is left are the same (Kohli and
+    Torr, PAMI 2007).
+
+    Args:
         arcs: int32 [H, W, 8], cost of a pixel with the source whose neighbour in direction d of
             `NEIGHBOURS` is with the sink. Arcs out of the grid do not count.
 
     What costs `INFINITE` is forbidden.
 
-    Returns:
-        The cost, and which pixels are the source's, bool [H, W]: of all cheapest cuts the one with
-        the fewest of them, so it depends on the costs only.
-
     Raises:
-        InputError: costs outside 0..`INFINITE`, or no cut that costs less than that.
+        InputError: costs outside 0..`INFINITE`.
     """
-    least, most = np.minimum(source, sink), np.maximum(source, sink)
-    if min(least.min(), arcs.min()) < 0 or max(most.max(), arcs.max()) > INFINITE:
-        raise InputError("min_cut takes costs from 0 to 2**30, which forbids; scale the others.")
-    terminal = np.where(most == INFINITE, most, most - least)
-    terminal = np.where(source > sink, terminal, -terminal).astype(np.int32)
-    flow = least.sum(dtype=np.int64)
-    if flow < INFINITE:
-        cut = _start(terminal, np.ascontiguousarray(arcs, np.int32))
-        flow += _push_all(cut)
-    if flow >= INFINITE:
-        raise InputError("min_cut found no cut that costs less than 2**30; scale the costs.")
-    height, width = source.shape
-    inner = cut.tree.reshape(height + 2, width + 2)[1:-1, 1:-1]
-    return int(flow), inner == SOURCE
+
+    def __init__(self, arcs: np.ndarray) -> None:
+        if arcs.min() < 0 or arcs.max() > INFINITE:
+            raise InputError(COSTS)
+        height, width = arcs.shape[:2]
+        inner = np.zeros((height + 2, width + 2, 8), np.int32)  # no arc leads to the rim
+        inner[1:-1, 1:-1] = arcs
+        for d, (row, col) in enumerate(NEIGHBOURS):
+            if row:
+                inner[1 if row < 0 else height, :, d] = 0
+            if col:
+                inner[:, 1 if col < 0 else width, d] = 0
+        self._shape = height, width
+        self._steps = np.array([row * (width + 2) + col for row, col in NEIGHBOURS])
+        self._arcs = inner.reshape(-1, 8)
+        self._left = self._arcs.copy()
+
+    def cut(self, source: np.ndarray, sink: np.ndarray) -> tuple[int, np.ndarray]:
+        """The cheapest way to part the pixels of the source from those of the sink.
+
+        Args:
+            source: int32 [H, W], cost of a pixel that is not the source's.
+            sink: int32 [H, W], cost of a pixel that is not the sink's.
+
+        Returns:
+            The cost, and which pixels are the source's, bool [H, W]: of all cheapest cuts the one
+            with the fewest of them, so it depends on the costs only.
+
+        Raises:
+            InputError: costs outside 0..`INFINITE`, or no cut that costs less than that.
+        """
+        least, most = np.minimum(source, sink), np.maximum(source, sink)
+        if least.min() < 0 or most.max() > INFINITE:
+            raise InputError(COSTS)
+        own = np.where(most == INFINITE, most, most - least)
+        own = np.pad(np.where(source > sink, own, -own), 1).ravel()
+        sent = _sent(self._arcs, self._left, self._steps)
+        terminal = np.where(abs(own) == INFINITE, own, own - sent).astype(np.int32)
+        cost = int(least.max())
+        if cost < INFINITE:
+            found = _start(terminal, self._left, self._steps)
+            cost = _push_all(found)
+        if cost < INFINITE:
+            cost = _cost(found.tree == SOURCE, self._arcs, self._steps)
+            mask = found.tree.reshape(self._shape[0] + 2, -1)[1:-1, 1:-1] == SOURCE
+            cost += int(source[~mask].sum(dtype=np.int64) + sink[mask].sum(dtype=np.int64))
+        if cost >= INFINITE:
+            self._left[:] = self._arcs
+            raise InputError("min_cut found no cut that costs less than 2**30; scale the costs.")
+        return cost, mask
 
 
-def _start(terminal: np.ndarray, arcs: np.ndarray) -> _Cut:
-    """The grid with a rim of pixels that no arc leads to, and every tree but its roots empty."""
-    height, width = terminal.shape
-    capacity = np.zeros((height + 2, width + 2, 8), np.int32)
-    capacity[1:-1, 1:-1] = arcs
-    for d, (row, col) in enumerate(NEIGHBOURS):
-        if row:
-            capacity[1 if row < 0 else height, :, d] = 0
-        if col:
-            capacity[:, 1 if col < 0 else width, d] = 0
-    terminal = np.pad(terminal, 1).ravel()
+def _start(terminal: np.ndarray, capacity: np.ndarray, steps: np.ndarray) -> _Cut:
+    """Every tree but its roots empty; `capacity` will be what the flow leaves of it."""
     n = len(terminal)
     roots = np.flatnonzero(terminal).astype(np.int32)
     active = np.zeros(n, np.int32)
     active[: len(roots)] = roots
     return _Cut(
-        capacity=capacity.reshape(n, 8),
+        capacity=capacity,
         terminal=terminal,
-        steps=np.array([row * (width + 2) + col for row, col in NEIGHBOURS]),
+        steps=steps,
         tree=np.where(terminal > 0, SOURCE, np.where(terminal < 0, SINK, FREE)).astype(np.int8),
         parent=np.where(terminal != 0, ROOT, NONE).astype(np.int8),
         stamp=np.zeros(n, np.int32),
@@ -90,6 +129,34 @@ def _start(terminal: np.ndarray, arcs: np.ndarray) -> _Cut:
         orphans=np.zeros(n, np.int32),
         orphan_ring=np.zeros(2, np.int64),
     )
+
+
+@njit(nogil=True, cache=True)
+def _sent(arcs: np.ndarray, left: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """What flows from each pixel to its neighbours, less what it gets from them: int64 [n].
+
+    What flows along a forbidden arc is known of the way back only; where that is forbidden too, it
+    may be anything, and counts as nothing.
+    """
+    sent = np.zeros(len(arcs), np.int64)
+    for p in range(len(arcs)):
+        for d in range(8):
+            if arcs[p, d] < INFINITE:
+                sent[p] += arcs[p, d] - left[p, d]
+            elif arcs[p + steps[d], 7 - d] < INFINITE:
+                sent[p] -= arcs[p + steps[d], 7 - d] - left[p + steps[d], 7 - d]
+    return sent
+
+
+@njit(nogil=True, cache=True)
+def _cost(inside: np.ndarray, arcs: np.ndarray, steps: np.ndarray) -> int:
+    """That of the arcs out of the pixels that are inside, bool [n]."""
+    cost = 0
+    for p in range(len(arcs)):
+        for d in range(8 if inside[p] else 0):
+            if not inside[p + steps[d]]:
+                cost += arcs[p, d]
+    return cost
 
 
 @njit(nogil=True, cache=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csgraph
 
 from mis_jax.errors import InputError
-from mis_jax.predictors.classics.maxflow import INFINITE, NEIGHBOURS, min_cut
+from mis_jax.predictors.classics.maxflow import INFINITE, NEIGHBOURS, Grid, min_cut
 
 
 def arcs_of(arcs):
@@ -62,6 +62,38 @@ def test_cost_and_smallest_mask_are_those_of_scipy(seed, height, width, largest,
     expected, reached = scipy_cut(*costs)
     assert cost == expected
     np.testing.assert_array_equal(mask, reached)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.sampled_from([1, 12, 200]),
+    st.sampled_from([0, 0.05, 0.3]),
+)
+def test_a_grid_cut_again_and_again_is_cut_as_if_it_were_new(
+    seed, height, width, largest, forbidden
+):
+    arcs = problem(seed, height, width, largest, forbidden)[2]
+    grid, rng = Grid(arcs), np.random.default_rng(seed)
+    for k in range(5):
+        source, sink, _ = problem(seed + k + 1, height, width, 1, 0)
+        places = rng.integers(0, height), rng.integers(0, width)
+        source[places], sink[places] = (0, INFINITE) if k % 2 else (INFINITE, 0)
+        cost, mask = grid.cut(source, sink)
+        expected, new = min_cut(source, sink, arcs)
+        assert cost == expected
+        np.testing.assert_array_equal(mask, new)
+
+
+def test_a_grid_that_could_not_be_cut_can_be_afterwards():
+    arcs = np.full((1, 3, 8), INFINITE, np.int32)
+    grid, none = Grid(arcs), np.zeros((1, 3), np.int32)
+    ends = np.array([[INFINITE, 0, 0]], np.int32)
+    with pytest.raises(InputError, match="no cut"):
+        grid.cut(ends, ends[:, ::-1])
+    assert grid.cut(none + 2, none + 1) == (3, pytest.approx(np.ones((1, 3))))
 
 
 def energy(mask, source, sink, arcs):

@@ -6,7 +6,7 @@ import pytest
 
 from mis_jax.datasets.samples import Sample
 from mis_jax.evaluation import clicker
-from mis_jax.predictors import TreePredictor, classics, views
+from mis_jax.predictors import FusedPredictor, TreePredictor, classics, views
 
 
 def scan(height, width, bar, at, seed=0):
@@ -29,10 +29,13 @@ SCANS = [
     (8000, 200, (20, 120), (6003, 11)),
 ]
 
+BOTH = pytest.mark.parametrize("make", [FusedPredictor, TreePredictor])
 
+
+@BOTH
 @pytest.mark.parametrize("case", SCANS)
-def test_a_bar_in_a_long_scan_is_found_and_stays_found(case):
-    rounds = clicker.rounds(TreePredictor(), scan(*case), 1.01, 24)
+def test_a_bar_in_a_long_scan_is_found_and_stays_found(case, make):
+    rounds = clicker.rounds(make(), scan(*case), 1.01, 24)
     ious = [r.iou for r in rounds]
     assert max(ious[:3]) >= 0.85
     first = next(k for k, iou in enumerate(ious) if iou >= 0.8)
@@ -47,10 +50,11 @@ def test_the_classics_find_it_as_well(name):
         assert [r.iou for r in rounds][-1] >= 0.85
 
 
-def test_clicks_far_apart_join_their_parts_of_a_scan():
+@BOTH
+def test_clicks_far_apart_join_their_parts_of_a_scan(make):
     sample = scan(100, 6000, (20, 80), (40, 1000))
     sample.image[40:60, 3000:3080] = 50
-    predictor = TreePredictor()
+    predictor = make()
     predictor.set_image(sample.image)
     predictor.click(1040, 50)
     mask = predictor.click(3040, 50)
@@ -59,11 +63,12 @@ def test_clicks_far_apart_join_their_parts_of_a_scan():
     np.testing.assert_array_equal(with_far_away, mask)
 
 
-def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch):
+@BOTH
+def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch, make):
     sample = scan(1500, 2000, (60, 40), (700, 900))
-    near = [r.iou for r in clicker.rounds(TreePredictor(), sample, 0.97, 8)]
+    near = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
     monkeypatch.setattr(views, "CLOSER", np.inf)
-    far = [r.iou for r in clicker.rounds(TreePredictor(), sample, 0.97, 8)]
+    far = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
     assert len(near) < len(far)
     assert near[-1] >= 0.97
     assert far[len(near) - 1] < 0.7

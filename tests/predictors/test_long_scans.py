@@ -63,9 +63,9 @@ def test_clicks_far_apart_join_their_parts_of_a_scan(make):
     np.testing.assert_array_equal(with_far_away, mask)
 
 
-@BOTH
-def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch, make):
-    sample = scan(1500, 2000, (60, 40), (700, 900))
+@pytest.mark.parametrize(("make", "bar"), [(FusedPredictor, (30, 20)), (TreePredictor, (60, 40))])
+def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch, make, bar):
+    sample = scan(1500, 2000, bar, (700, 900))
     near = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
     monkeypatch.setattr(views, "CLOSER", np.inf)
     far = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
@@ -74,16 +74,23 @@ def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch, make):
     assert far[len(near) - 1] < 0.7
 
 
-def test_usual_photos_are_answered_at_the_size_they_were_before():
-    """Up to 448 pixels as they are, larger ones of 3 : 2 or less by their longer side."""
+@pytest.mark.parametrize(
+    ("make", "side", "tree"),
+    [
+        (FusedPredictor, 512, lambda view: view._ground.trees[0][0]),
+        (TreePredictor, 448, lambda view: view._trees[0][0]),
+    ],
+)
+def test_usual_photos_are_seen_once_at_the_size_that_settings_were_chosen_at(make, side, tree):
+    """Up to 448 or 512 pixels as they are, larger ones of 3 : 2 or less by their longer side."""
     rng = np.random.default_rng(0)
-    for shape, side in [((300, 448), 448), ((448, 448), 448), ((480, 640), 448), ((20, 448), 448)]:
+    for shape in [(300, side), (side, side), (480, 640), (20, side)]:
         small = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), shape[::-1])
-        predictor = TreePredictor()
+        predictor = make()
         predictor.set_image(small)
         predictor.click(10, 10)
         view = predictor._look((0, shape[0] - 1, 0, shape[1] - 1))
         scale = side / max(shape)
         expected = tuple(-(-round(n * scale) // 2) for n in shape)
-        assert view._trees[0][0].grid == expected
+        assert tree(view).grid == expected
         assert predictor._look.cache_info().currsize == 1  # nothing but the whole image

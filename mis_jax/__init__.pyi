@@ -1,7 +1,15 @@
 from .errors import InputError
 from .evaluation import noc
-from .predictors import Predictor, TreePredictor
+from .predictors import FusedPredictor, Predictor, TreePredictor
 from .proposals import Tree, build_tree
 
 __version__: str
-__all__ = ["InputError", "Predictor", "Tree", "TreePredictor", "build_tree", "noc"]
+__all__ = [
+    "FusedPredictor",
+    "InputError",
+    "Predictor",
+    "Tree",
+    "TreePredictor",
+    "build_tree",
+    "noc",
+]

@@ -3,6 +3,8 @@ import logging as std_logging
 import sys
 import types
 
+import cv2
+import numpy as np
 import pytest
 import tiny_run
 from absl import flags
@@ -92,6 +94,19 @@ def test_a_config_by_file_and_overrides_before_and_after_it(run, tmp_path, joine
     assert (c.model.variant, c.optim.lr, c.data.scale) == ("Test", 1e-4, (0.1, 0.2))
     assert c.train.color_aug is False
     assert run.seen.overrides["optim.lr"] == 1e-4
+
+
+def test_evaluate_takes_no_run_for_granted(run, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        cv2.imwrite(str(tmp_path / part / "a.png"), np.tri(8, 9, dtype=np.uint8) * 255)
+    words = [
+        "evaluate",
+        "--config",
+        str(tiny_run.write_config(tmp_path)),
+        f"--datasets=mine={tmp_path}",
+    ]
+    fails(run(*words), "Without a run", "--predictor fused --datasets NAME=FOLDER --output FOLDER")
 
 
 def test_unknown_words_are_named_with_one_alike(run, tmp_path):

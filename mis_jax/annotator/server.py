@@ -1,6 +1,7 @@
 """Outlining photos with clicks in the browser: `mis-jax annotate IMAGES [--run RUN]`.
 
-The model of a training run answers the clicks, or, without one, the merge tree of each photo.
+The model of a training run answers the clicks, or, without one, trees, colours and edges of each
+photo together, which takes no training.
 
 Click on a thing, correct its mask with more clicks, save: PNG, 255 on the thing and 0 elsewhere,
 as large as the upright photo. The page is for this machine only (127.0.0.1).
@@ -23,7 +24,7 @@ from mis_jax.datasets import Reading, images
 from mis_jax.errors import InputError
 from mis_jax.files import resource
 from mis_jax.models import loading
-from mis_jax.predictors import Predictor, TreePredictor
+from mis_jax.predictors import FusedPredictor, Predictor
 from mis_jax.records import ignored_lines, masks_left_out, propose
 
 HOST = "127.0.0.1"
@@ -109,7 +110,11 @@ async def _read(request: Any, session: Session) -> tuple[int, Clicks]:
 def define_flags() -> None:
     """Flags of `mis-jax annotate IMAGES`; of the config, `images` counts."""
     options.define_config("sbd_vitb16")
-    flags.DEFINE_string("run", "", "Training run whose model answers; none: the merge trees do.")
+    flags.DEFINE_string(
+        "run",
+        "",
+        "Training run whose model answers; none: trees, colours and edges of each photo do.",
+    )
     flags.DEFINE_string("output", "", "Folder for masks/; by default annotations beside IMAGES.")
     flags.DEFINE_integer("port", 8000, f"The page is http://{HOST}:PORT.", 0, 65535)
     flags.DEFINE_boolean("browser", True, "Open the page in the browser; --nobrowser does not.")
@@ -138,10 +143,11 @@ def main(argv: Sequence[str]) -> None:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
-    source = f"loading the model of {run}, up to a minute" if run else "no --run: using merge trees"
+    alone = "no --run: trees, colours and edges answer"
+    source = f"loading the model of {run}, up to a minute" if run else alone
     said = [*masks_left_out(of_others), *ignored_lines(images.ignored_files(argv[1]))]
     print("\n".join([*said, f"{len(pictures)} images; {source} ..."]), flush=True)
-    predictor = Predictor.load(run) if run else TreePredictor()
+    predictor = Predictor.load(run) if run else FusedPredictor()
     predictor.set_image(np.zeros((64, 64, 3), np.uint8))
     predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
     address = f"http://{HOST}:{listener.getsockname()[1]}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from mis_jax.datasets import Notes, Reading, images, note_lines
 from mis_jax.errors import InputError
-from mis_jax.predictors import Predictor, TreePredictor
+from mis_jax.predictors import FusedPredictor, Predictor
 from mis_jax.records import skipped_lines
 
 Clicks = list[tuple[float, float, bool]]  # (x, y) in pixels, whether it belongs to the object
@@ -22,7 +22,7 @@ class Session:
 
     def __init__(
         self,
-        predictor: Predictor | TreePredictor,
+        predictor: Predictor | FusedPredictor,
         pictures: Mapping[str, Path],
         output: Path,
         reading: Reading | None = None,

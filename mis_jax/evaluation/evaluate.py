@@ -1,8 +1,9 @@
 """Simulated clicks on benchmarks -> number of clicks (NoC): `mis-jax evaluate RUN --datasets ...`.
 
-`mis-jax evaluate --predictor tree --datasets ... --output DIR` needs no run: merge trees answer, or
-a classic method does. What is clicked, and how, is in clicking.py and clicker.py; this makes the
-predictors, and writes the tables (metrics.py, tables.py, formats.py) and figures (figures.py).
+`mis-jax evaluate --datasets ... --output DIR` needs no run: trees, colours and edges of each image
+answer, or what `--predictor` names. What is clicked, and how, is in clicking.py and clicker.py;
+this makes the predictors, and writes the tables (metrics.py, tables.py, formats.py) and figures
+(figures.py).
 """
 
 import contextlib
@@ -58,11 +59,13 @@ def define_flags() -> None:
     flags.DEFINE_string("output", "", "Folder for the results; RUN/eval by default, if a RUN is.")
     flags.DEFINE_enum(
         "predictor",
-        "network",
+        None,
         ["network", *ALONE],
-        "What answers the clicks: the network of RUN; or, without a RUN, the merge tree of each "
-        "image, its masks along edges (tree) or patches (tree-blocks), or a classic method: graph "
-        "cut, random walk, geodesic matting, geodesic (gsc) or Euclidean (esc) star convexity.",
+        "What answers the clicks: the network of RUN, by default if a RUN is; or, without a RUN, "
+        "trees, colours and edges of each image together (fused, the default then), its merge "
+        "trees alone, masks along edges (tree) or patches (tree-blocks), or a classic method: "
+        "graph cut, random walk, geodesic matting, geodesic (gsc) or Euclidean (esc) star "
+        "convexity.",
     )
     flags.DEFINE_integer("pictures", 0, "Of how many objects a dataset to keep every mask.", 0)
     flags.DEFINE_integer(
@@ -80,8 +83,9 @@ def main(argv: Sequence[str]) -> None:
     f = flags.FLAGS
     shard, output = options.parse_shard(f.shard), Path(f.output)
     opened = open_datasets(f.datasets, _reading(argv[1:]))
-    if f.predictor in ALONE:
-        subject = _alone(argv[1:], f.predictor)
+    name = f.predictor or ("network" if argv[1:] else "fused")
+    if name in ALONE:
+        subject = _alone(argv[1:], name)
     else:
         subject, default = _network(argv[1:], f.at_once)
         output = Path(f.output or default)
@@ -150,7 +154,9 @@ def _stories(subject: Subject, opened: Sequence[Benchmark], output: Path) -> dic
 def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
     """The network of a run or weights file, and where its results go unless the user says."""
     if len(arguments) != 1:
-        raise InputError("One run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER.")
+        raise InputError(
+            "A network needs one run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER."
+        )
     import jax
 
     from mis_jax.models import loading
@@ -181,10 +187,14 @@ def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
 
 def _alone(arguments: Sequence[str], name: str) -> Subject:
     """A predictor without a network."""
-    if arguments or not flags.FLAGS.output:
+    if arguments:
         raise InputError(
-            f"--predictor {name} takes no run, and a folder for the results: "
-            f"mis-jax evaluate --predictor {name} --datasets NAME=FOLDER --output FOLDER."
+            f"--predictor {name} takes no run; leave out {' '.join(arguments)}, or the flag."
+        )
+    if not flags.FLAGS.output:
+        raise InputError(
+            "Without a run, --output is needed, a folder for the results: mis-jax evaluate "
+            f"--predictor {name} --datasets NAME=FOLDER --output FOLDER."
         )
     settings = _settings(flags.FLAGS.config)
     settings = {key: settings[key] for key in ("max_clicks", "target", "random")}

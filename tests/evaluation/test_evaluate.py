@@ -16,6 +16,7 @@ from mis_jax.datasets.samples import Benchmark, Labelled
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, clicking, evaluate, figures, metrics
 from mis_jax.features import descriptor
+from mis_jax.predictors.fused import FusedPredictor
 from mis_jax.predictors.merge_trees import TreePredictor
 from mis_jax.predictors.network import Predictor, mirrored
 
@@ -294,11 +295,15 @@ def test_datasets_that_are_no_pairs(folder, pairs):
     ("predictor", "output", "words", "message"),
     [
         ("network", "out", [], "mis-jax evaluate RUN"),
+        (None, "out", ["runs/x", "runs/y"], "one run or weights file"),
+        (None, "out", ["runs/x"], "runs/x holds no config.json"),
+        (None, "", [], "--output is needed.* --predictor fused .* --output FOLDER"),
+        ("fused", "out", ["runs/x"], "fused takes no run; leave out runs/x, or the flag"),
         ("tree", "out", ["runs/x"], "tree takes no run"),
         ("tree-blocks", "", [], "--predictor tree-blocks .* --output FOLDER"),
     ],
 )
-def test_a_network_needs_a_run_and_a_tree_a_folder_alone(
+def test_a_network_needs_a_run_and_what_needs_none_a_folder_alone(
     folder, monkeypatch, predictor, output, words, message
 ):
     flag_values(
@@ -327,11 +332,20 @@ def test_settings_of_the_network_are_not_those_of_a_tree(folder, monkeypatch):
         evaluate.main(["mis-jax evaluate"])
 
 
-@pytest.mark.parametrize("name", ["tree", "tree-blocks"])
-def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys, name):
+@pytest.mark.parametrize(
+    ("flag", "name", "make"),
+    [
+        (None, "fused", FusedPredictor),
+        ("tree", "tree", TreePredictor),
+        ("tree-blocks", "tree-blocks", lambda: TreePredictor(snapping=False)),
+    ],
+)
+def test_images_are_evaluated_without_a_run(
+    folder, tmp_path, monkeypatch, capsys, flag, name, make
+):
     flag_values(
         monkeypatch,
-        predictor=name,
+        predictor=flag,
         output=str(tmp_path),
         datasets=[f"mine={folder}"],
         pictures=1,
@@ -343,11 +357,11 @@ def test_trees_are_evaluated_without_a_run(folder, tmp_path, monkeypatch, capsys
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["meta"]["eval"] == {"max_clicks": 3, "target": 0.9, "random": 0}
     assert results["meta"]["predictor"] == name
-    assert bool(results["meta"]["snap_side"]) == (name == "tree")
+    assert bool(results["meta"]["snap_side"]) == (name != "tree-blocks")
     assert results["meta"]["descriptor"] == descriptor.NAME
     assert "run" not in results["meta"]
     assert str(folder) not in (tmp_path / "results.json").read_text()
     sample = next(s for s in open_benchmark("mine", folder) if s.id == "s2")
-    rounds = clicker.rounds(TreePredictor(name == "tree"), sample, 0.9, 3)
+    rounds = clicker.rounds(make(), sample, 0.9, 3)
     np.testing.assert_allclose(results["mine"]["ious"]["s2"], [r.iou for r in rounds], rtol=1e-6)
     assert f"| {name} " in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 
 from mis_jax.datasets.samples import Sample
 from mis_jax.evaluation import clicker
-from mis_jax.predictors import TreePredictor, classics, views
+from mis_jax.predictors import FusedPredictor, TreePredictor, classics, views
 
 
 def scan(height, width, bar, at, seed=0):
@@ -29,10 +29,13 @@ SCANS = [
     (8000, 200, (20, 120), (6003, 11)),
 ]
 
+BOTH = pytest.mark.parametrize("make", [FusedPredictor, TreePredictor])
 
+
+@BOTH
 @pytest.mark.parametrize("case", SCANS)
-def test_a_bar_in_a_long_scan_is_found_and_stays_found(case):
-    rounds = clicker.rounds(TreePredictor(), scan(*case), 1.01, 24)
+def test_a_bar_in_a_long_scan_is_found_and_stays_found(case, make):
+    rounds = clicker.rounds(make(), scan(*case), 1.01, 24)
     ious = [r.iou for r in rounds]
     assert max(ious[:3]) >= 0.85
     first = next(k for k, iou in enumerate(ious) if iou >= 0.8)
@@ -47,10 +50,11 @@ def test_the_classics_find_it_as_well(name):
         assert [r.iou for r in rounds][-1] >= 0.85
 
 
-def test_clicks_far_apart_join_their_parts_of_a_scan():
+@BOTH
+def test_clicks_far_apart_join_their_parts_of_a_scan(make):
     sample = scan(100, 6000, (20, 80), (40, 1000))
     sample.image[40:60, 3000:3080] = 50
-    predictor = TreePredictor()
+    predictor = make()
     predictor.set_image(sample.image)
     predictor.click(1040, 50)
     mask = predictor.click(3040, 50)
@@ -59,26 +63,34 @@ def test_clicks_far_apart_join_their_parts_of_a_scan():
     np.testing.assert_array_equal(with_far_away, mask)
 
 
-def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch):
-    sample = scan(1500, 2000, (60, 40), (700, 900))
-    near = [r.iou for r in clicker.rounds(TreePredictor(), sample, 0.97, 8)]
+@pytest.mark.parametrize(("make", "bar"), [(FusedPredictor, (30, 20)), (TreePredictor, (60, 40))])
+def test_a_small_thing_in_a_large_photo_is_seen_from_near_by(monkeypatch, make, bar):
+    sample = scan(1500, 2000, bar, (700, 900))
+    near = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
     monkeypatch.setattr(views, "CLOSER", np.inf)
-    far = [r.iou for r in clicker.rounds(TreePredictor(), sample, 0.97, 8)]
+    far = [r.iou for r in clicker.rounds(make(), sample, 0.97, 8)]
     assert len(near) < len(far)
     assert near[-1] >= 0.97
     assert far[len(near) - 1] < 0.7
 
 
-def test_usual_photos_are_answered_at_the_size_they_were_before():
-    """Up to 448 pixels as they are, larger ones of 3 : 2 or less by their longer side."""
+@pytest.mark.parametrize(
+    ("make", "side", "tree"),
+    [
+        (FusedPredictor, 512, lambda view: view._ground.trees[0][0]),
+        (TreePredictor, 448, lambda view: view._trees[0][0]),
+    ],
+)
+def test_usual_photos_are_seen_once_at_the_size_that_settings_were_chosen_at(make, side, tree):
+    """Up to 448 or 512 pixels as they are, larger ones of 3 : 2 or less by their longer side."""
     rng = np.random.default_rng(0)
-    for shape, side in [((300, 448), 448), ((448, 448), 448), ((480, 640), 448), ((20, 448), 448)]:
+    for shape in [(300, side), (side, side), (480, 640), (20, side)]:
         small = cv2.resize(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8), shape[::-1])
-        predictor = TreePredictor()
+        predictor = make()
         predictor.set_image(small)
         predictor.click(10, 10)
         view = predictor._look((0, shape[0] - 1, 0, shape[1] - 1))
         scale = side / max(shape)
         expected = tuple(-(-round(n * scale) // 2) for n in shape)
-        assert view._trees[0][0].grid == expected
+        assert tree(view).grid == expected
         assert predictor._look.cache_info().currsize == 1  # nothing but the whole image

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mis_jax.errors import InputError
-from mis_jax.predictors import Predictor, TreePredictor, classics, plain
+from mis_jax.predictors import FusedPredictor, Predictor, TreePredictor, classics, plain
 
 SHAPE = (60, 80)
 
@@ -15,7 +15,8 @@ def bright(image, previous, points):
     return 9 * (image.mean(-1) - 0.5) + previous + 0.01 * shift
 
 
-MAKERS = {"network": lambda: Predictor(plain(bright), 32), "tree": TreePredictor}
+MAKERS = {"network": lambda: Predictor(plain(bright), 32)}
+MAKERS |= {"fused": FusedPredictor, "tree": TreePredictor}
 MAKERS |= {"graphcut": classics.PREDICTORS["graphcut"], "gsc": classics.PREDICTORS["gsc"]}
 CLICKS = [(10, 10, True), (50, 30, False), (12, 40, True), (70, 5, True)]
 

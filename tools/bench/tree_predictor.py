@@ -14,7 +14,8 @@ from tqdm import tqdm
 from mis_jax.evaluation import clicker, evaluate, metrics
 from mis_jax.evaluation.metrics import bootstrap_interval
 from mis_jax.features.descriptor import merge_tree
-from mis_jax.predictors.merge_trees import TreePredictor
+from mis_jax.predictors.merge_trees import TreePredictor, View
+from mis_jax.predictors.zoom_in import Roi
 from mis_jax.proposals import snap
 
 STRIDE = 2  # pixels, of the single trees
@@ -57,10 +58,16 @@ class PlainRule:
 class OneTree(TreePredictor):
     """The tree predictor with the first of its trees only."""
 
-    def set_image(self, image: np.ndarray) -> None:
-        """Starts on an image, uint8 RGB [H, W, 3]."""
-        super().set_image(image)
-        del self._trees[1:]
+    def _prepare(self, image: np.ndarray) -> None:
+        super()._prepare(image)
+        look = self._look
+
+        def look_at_one(roi: Roi) -> View:
+            view = look(roi)
+            del view._trees[1:]
+            return view
+
+        self._look = look_at_one
 
 
 PREDICTORS = {

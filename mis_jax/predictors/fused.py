@@ -1,7 +1,8 @@
 """Clicks on an image -> a mask, out of trees, colours and edges together: no network, no weights.
 
 Each click is read as the worst mistake of the mask that was shown (evidence.py). What the mask had
-right stays: a click on the object adds to it, one beside it takes away. Of the masks that do so,
+right stays: a click on the object adds to it, one beside it takes away. What earlier clicks passed
+over is no deeper a mistake than theirs were. Of the masks that do so,
 the one of least energy follows: the sum over cells, minus their log-odds where they are object,
 
     MISTAKE * mistake + SHOWN * shown + COLOURS * colours,
@@ -42,6 +43,7 @@ MISTAKE = 1.5
 SHOWN = 2.0
 COLOURS = 0.7
 FIRST_COLOURS = 0.3  # at the first click: those of one spot say little
+LEAST_DEPTH = 4.0  # pixels; not everyone begins with the worst mistake
 SMOOTHNESS = 18.75  # cost of a border between equals
 SNAP_SIDE = 1280  # longer images are snapped at it and the mask enlarged, for quick answers
 
@@ -60,7 +62,7 @@ class FusedPredictor(ClickListPredictor):
             "max_side": MAX_SIDE,
             "views": list(views.SETTINGS),
             "evidence": list(evidence.SETTINGS),
-            "weights": [MISTAKE, SHOWN, COLOURS, FIRST_COLOURS, SMOOTHNESS],
+            "weights": [MISTAKE, SHOWN, COLOURS, FIRST_COLOURS, SMOOTHNESS, LEAST_DEPTH],
             "snap_side": SNAP_SIDE,
         }
 
@@ -132,6 +134,26 @@ class _Step(NamedTuple):
     mask: np.ndarray  # the answer, a bit a pixel
 
 
+def passed_over(steps: Sequence[_Step], click: Click, width: int) -> float:
+    """How deep a mistake at a click may be, as other clicks came first: pixels, or infinite.
+
+    It is the least depth of the clicks that answered masks with this place as wrong as the last.
+
+    Args:
+        steps: before the click.
+        click: in pixels of the image.
+        width: of the image, pixels.
+    """
+    byte, bit = divmod(int(click.row) * width + int(click.col), 8)
+    shown = [False, *(bool(step.mask[byte] >> (7 - bit) & 1) for step in steps)]
+    least = np.inf
+    for had, step in zip(shown[-2::-1], steps[::-1], strict=True):
+        if had == click.positive:
+            break
+        least = min(least, step.depth or np.inf)  # without a depth nothing was wrong
+    return least
+
+
 class View:
     """A part of an image, at as many pixels as it is seen.
 
@@ -169,7 +191,8 @@ class View:
         larger = self.cell / evidence.CELL
         answered = [Answered(c, depth / larger) for c, depth in self._inside(steps)]
         ((last, _),) = self._inside([_Step(click, 0, 0, part)])
-        depth = evidence.depth(self._ground, cells, last)
+        most = max(passed_over(steps, click, shown.shape[1]) / larger, LEAST_DEPTH)
+        depth = min(evidence.depth(self._ground, cells, last), most)
         channels = evidence.channels(self._ground, [*answered, Answered(last, depth)], cells)
         return snap(self._to_snap, cut(channels, self._grid)), depth * larger
 

@@ -13,6 +13,7 @@ from mis_jax.evaluation import clicker, metrics
 from mis_jax.predictors import fused as lib
 from mis_jax.predictors.classics.graph_cut import SCALE
 from mis_jax.predictors.classics.maxflow import NEIGHBOURS, Grid
+from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.evidence import Channels
 from mis_jax.predictors.fused import FusedPredictor
 from mis_jax.predictors.merge_trees import TreePredictor
@@ -113,6 +114,23 @@ def test_a_click_that_says_what_is_so_changes_one_pixel_at_most():
     after = predictor.click(int(cols[7]), int(rows[7]))
     np.testing.assert_array_equal(after, before)
     np.testing.assert_array_equal(predictor.undo(), before)
+
+
+def test_what_was_passed_over_is_no_deeper_than_the_clicks_that_came_first():
+    def step(depth, *held):
+        mask = np.zeros(30, bool)
+        mask[list(held)] = True
+        return lib._Step(Click(0, 0, True), depth, 0.0, np.packbits(mask))
+
+    missed, surplus = Click(1, 2, True), Click(2, 3, False)  # pixels 12 and 23 of a width of 10
+    steps = [step(np.inf, 23), step(9.0, 12, 23), step(5.0, 23), step(6.0, 23), step(0.0, 23)]
+    assert lib.passed_over([], missed, 10) == np.inf
+    assert lib.passed_over(steps[:1], missed, 10) == np.inf
+    assert lib.passed_over(steps[:1], surplus, 10) == np.inf  # nothing was shown to pass over
+    assert lib.passed_over(steps[:3], surplus, 10) == 5.0
+    assert lib.passed_over(steps, surplus, 10) == 5.0
+    assert lib.passed_over(steps[:3], missed, 10) == np.inf  # it was right when the third was given
+    assert lib.passed_over(steps, missed, 10) == 6.0
 
 
 def test_undo_predict_and_a_second_predictor_give_the_same_masks():

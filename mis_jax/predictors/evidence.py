@@ -171,8 +171,8 @@ def mistake(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) -> 
         (of the node to be a region of the random cut)^LIKELY * (depth of the click in the candidate
         / greatest depth there)^CENTRAL * exp(-FRAMED * share of the outline on the frame),
 
-    and at the first click area^FIRST_SIZE; a cell's is that of the candidates that hold it, over all
-    trees.
+    and at the first click area^FIRST_SIZE. A cell's is that of the candidates that hold it, over
+    all trees.
     """
     click = answered[-1].click
     wrong = shown != click.positive

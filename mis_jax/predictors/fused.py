@@ -2,8 +2,8 @@
 
 Each click is read as the worst mistake of the mask that was shown (evidence.py). What the mask had
 right stays: a click on the object adds to it, one beside it takes away. What earlier clicks passed
-over is no deeper a mistake than theirs were. Of the masks that do so,
-the one of least energy follows: the sum over cells, minus their log-odds where they are object,
+over is no deeper a mistake than theirs were. The mask that follows has, of all that keep what was
+right, the least energy: the sum over cells, minus their log-odds where they are object,
 
     MISTAKE * mistake + SHOWN * shown + COLOURS * colours,
 

@@ -71,12 +71,39 @@ def test_the_sheet_shows_object_mask_and_clicks(tmp_path, monkeypatch, capsys):
     file = written(tmp_path, {"a": [0.6] * 3})
     monkeypatch.setattr(sys, "argv", ["", str(file), f"mine={tmp_path}", f"{tmp_path}/s.png"])
     lib.main()
-    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["a", "0.600", "0.600", "0.040"]
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].split()[:4] == ["a", "0.600", "0.600", "0.040"]
+    assert out[4].split() == ["thick", "0.500", "to", "0.500", "1", "20.00", "1"]
     panel = cv2.imread(str(tmp_path / "s.png"))[lib.BAR :, : lib.PANEL, ::-1]
     assert (panel[30, [69, 20]] == [lib.OBJECT, lib.MASK]).all()
     assert (panel[40, 40] == lib.figures.POSITIVE).all()
     written(tmp_path, {"a": [0.7] * 3})
     with pytest.raises(InputError, match="a got other masks"):
+        lib.main()
+
+
+def test_quarters_of_all_objects(tmp_path, monkeypatch):
+    ious = {f"{k}": [0.5] * 19 + [0.8 + k / 40] for k in range(8)} | {"flat": [0.9]}
+    (run,) = results.load(written(tmp_path, ious))
+    found = {f"{k}": (0.1, 1 - k / 10, k / 10) for k in range(8)} | {"flat": (0.1, 0.1, np.nan)}
+    monkeypatch.setattr(lib, "looks", found.get)
+
+    class Names:
+        def read(self, id):
+            return id
+
+    rows = [line.split() for line in lib.quarters(run, {"mine": Names()})]
+    assert [row[0] for row in rows] == ["thick"] * 4 + ["contrast"] * 4
+    assert rows[0][1:] == ["0.100", "to", "0.400", "3", "13.67", "0"]
+    assert rows[3][1:] == ["0.900", "to", "1.000", "2", "20.00", "2"]
+    assert [row[-3:] for row in rows[4:]] == [["2", "20.00", "2"]] * 2 + [["2", "20.00", "0"]] * 2
+
+
+def test_a_data_set_is_missing(tmp_path, monkeypatch):
+    file = written(tmp_path, {"a": [0.6]})
+    monkeypatch.setattr(sys, "argv", ["", str(file), "other=x", f"{tmp_path}/s.png"])
+    monkeypatch.setattr(lib, "open_datasets", lambda datasets: [])
+    with pytest.raises(InputError, match="mine was evaluated"):
         lib.main()
 
 

@@ -107,7 +107,7 @@ class FusedPredictor(ClickListPredictor):
         found, depth = view.answer(self._steps, click, shown)
         near = views.inside([*self._clicked(), click], view.roi)
         closer = views.second_look(view.shape, found, near, MAX_SIDE)
-        if closer is not None:
+        if closer is not None and views.inside(near[-1:], closer):  # else the click is elsewhere
             view = self._look(views.within(closer, view.roi))
             found, depth = view.answer(self._steps, click, shown)
         probs = shown.astype(np.float32)
@@ -178,7 +178,7 @@ class View:
 
         Args:
             steps: the clicks before.
-            click: in pixels of the image.
+            click: in pixels of the image, within the part.
             shown: bool [H, W] of the image, the mask before.
 
         Returns:
@@ -189,8 +189,9 @@ class View:
         size = self._ground.grid[::-1]
         cells = cv2.resize(part, size, interpolation=cv2.INTER_AREA) > 127
         larger = self.cell / evidence.CELL
-        answered = [Answered(c, depth / larger) for c, depth in self._inside(steps)]
-        ((last, _),) = self._inside([_Step(click, 0, 0, part)])
+        clicks = [(step.click, step.depth) for step in steps]
+        *before, (last, _) = self._inside([*clicks, (click, np.inf)])
+        answered = [Answered(c, depth / larger) for c, depth in before]
         most = max(passed_over(steps, click, shown.shape[1]) / larger, LEAST_DEPTH)
         depth = min(evidence.depth(self._ground, cells, last), most)
         channels = evidence.channels(self._ground, [*answered, Answered(last, depth)], cells)
@@ -200,13 +201,13 @@ class View:
         """What `answer` gave, at all pixels of the part: float32 [H, W]."""
         return cv2.resize(found, self.shape[::-1], interpolation=cv2.INTER_LINEAR)
 
-    def _inside(self, steps: Sequence[_Step]) -> list[tuple[Click, float]]:
-        """Clicks within the part, in pixels as it is seen, and their depths as they are."""
+    def _inside(self, clicks: Sequence[tuple[Click, float]]) -> list[tuple[Click, float]]:
+        """The clicks within the part, in pixels as it is seen, and their depths as they are."""
         down, right = (s / p for s, p in zip(self._ground.shape, self.shape, strict=True))
         top, bottom, left, end = self.roi
         return [
             (Click((c.row - top) * down, (c.col - left) * right, c.positive), depth)
-            for c, depth, *_ in steps
+            for c, depth in clicks
             if top <= c.row < bottom + 1 and left <= c.col < end + 1
         ]
 

@@ -103,6 +103,17 @@ def test_the_protocol_reaches_the_objects_of_made_up_scenes_and_trees_alone_take
     assert sum(found) <= sum(trees)
 
 
+def test_a_closer_look_that_does_not_hold_the_click_is_not_taken(monkeypatch):
+    image = np.full((1500, 2000, 3), 40, np.uint8)
+    image[600:900, 60:360] = image[300:1200, 1100:1960] = 220
+    monkeypatch.setattr(lib.views, "second_look", lambda *_: (500, 1000, 0, 600))
+    predictor = started(image)
+    assert predictor.click(200, 750)[750, 200]
+    mask = predictor.click(1500, 750)
+    assert mask[750, 200]
+    assert mask[400:1100, 1200:1850].mean() > 0.95
+
+
 def test_a_click_that_says_what_is_so_changes_one_pixel_at_most():
     sample = scene(0)
     predictor = started(sample.image)

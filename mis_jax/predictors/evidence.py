@@ -22,7 +22,7 @@ from scipy.special import logit
 from mis_jax.features import descriptor
 from mis_jax.predictors.classics.colours import object_likelihood
 from mis_jax.predictors.classics.graph_cut import likeness
-from mis_jax.predictors.classics.seeds import with_frame
+from mis_jax.predictors.classics.seeds import seed_map, with_frame
 from mis_jax.predictors.clicks import Click
 from mis_jax.predictors.merge_trees import cut_probabilities
 from mis_jax.proposals import Tree
@@ -133,33 +133,21 @@ def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) ->
       shown: bool [h, w], cells of the mask that the last click answers.
     """
     last = answered[-1]
-    discs = seed_map(ground, answered)
-    certain = np.where(shown == last.click.positive, np.int8(last.click.positive), discs)
+    seeds = discs(ground, answered)
+    certain = np.where(shown == last.click.positive, np.int8(last.click.positive), seeds)
     kept = np.zeros(ground.grid, np.float32)
     if np.isfinite(last.depth):
         deep = (_depths(shown) - _depths(~shown)) / max(last.depth / CELL, 1)
         kept = np.clip(deep, -DEEPEST, DEEPEST)
-    likely = logit(object_likelihood(ground.colours, with_frame(discs)))
+    likely = logit(object_likelihood(ground.colours, with_frame(seeds)))
     return Channels(mistake(ground, answered, shown), kept, likely, certain)
 
 
-def seed_map(ground: Ground, answered: Sequence[Answered]) -> np.ndarray:
-    """Discs around the clicks, as far as they are deep: int8 [h, w].
-
-    1 object, 0 background, -1 neither. Where discs overlap, the nearest click decides, and of
-    equally near ones the last.
-    """
-    seeds = np.full(ground.grid, -1, np.int8)
-    nearest = np.full(ground.grid, np.inf)
-    rows, cols = np.ogrid[: ground.grid[0], : ground.grid[1]]
-    for click, deep in answered:
-        row, col = ground.cell(click)
-        pixels = min(deep, LARGEST_RADIUS) if np.isfinite(deep) else FIRST_RADIUS
-        squared = (rows - row) ** 2 + (cols - col) ** 2
-        closer = (squared <= (pixels / CELL) ** 2) & (squared <= nearest)
-        nearest[closer] = squared[closer]
-        seeds[closer] = click.positive
-    return seeds
+def discs(ground: Ground, answered: Sequence[Answered]) -> np.ndarray:
+    """What is nearer to a click than it is deep, as of `seed_map`: int8 [h, w]."""
+    clicks = [(*ground.cell(click), click.positive) for click, _ in answered]
+    deep = [min(d, LARGEST_RADIUS) if np.isfinite(d) else FIRST_RADIUS for _, d in answered]
+    return seed_map(clicks, ground.grid, [pixels / CELL for pixels in deep])
 
 
 def mistake(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) -> np.ndarray:
@@ -181,7 +169,7 @@ def mistake(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) -> 
     per_tree = [
         _candidates(tree, cuts, ground.shape, click, against, wrong) for tree, cuts in ground.trees
     ]
-    most = max((scores.max(initial=-np.inf) for scores, _ in per_tree), default=-np.inf)
+    most = max(scores.max(initial=-np.inf) for scores, _ in per_tree)
     if most == -np.inf:
         return np.zeros(ground.grid, np.float32)
     total, found = 0.0, np.zeros(ground.grid, np.float32)
@@ -213,18 +201,18 @@ def _candidates(
     places = [divmod(tree.patch_at(c.row, c.col, *shape), width) for c in (click, *against)]
     path = tree.ancestors(places[0][0] * width + places[0][1])[:-1]
     levels = _levels(tree.merges, path).reshape(height, width)
-    there = cv2.resize(wrong.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-    there[places[0]] = 1
+    there = cv2.resize(wrong.view(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+    there[places[0]] = True
     end = min((levels[place] for place in places[1:] if there[place]), default=len(path))
     region = cuts[path] * np.append(1, np.cumprod(1 - cuts[path]))[:-1]
+    size = FIRST_SIZE if wrong.all() else 0
     scores = np.full(len(path), -np.inf)
     for k in np.flatnonzero(region[:end] >= LEAST):
-        held = (levels <= k) & (there > 0)
+        held = (levels <= k) & there
         away = _depths(held)
         central = away[places[0]] / away.max()
         scores[k] = LIKELY * np.log(region[k]) + CENTRAL * np.log(central) - FRAMED * _framed(held)
-        if wrong.all():
-            scores[k] += FIRST_SIZE * np.log(held.mean())
+        scores[k] += size * np.log(held.mean())
     return scores, levels
 
 

@@ -111,7 +111,7 @@ def test_channels_speak_for_what_they_say(seed):
     assert found.certain[made.cell(click)] == click.positive
     cell = made.cell(click)
     assert sign * found.mistake[cell] >= 0 or not found.mistake.any()
-    discs = lib.seed_map(made, answered)
+    discs = lib.discs(made, answered)
     rim = np.ones(GRID, bool)
     rim[1:-1, 1:-1] = False
     known = np.where(rim & (discs < 0), 0, discs)
@@ -142,7 +142,7 @@ def test_the_depth_of_a_click_is_its_distance_to_what_is_right():
 def test_discs_reach_to_their_depths_and_the_nearest_click_decides():
     made = ground(3)
     answered = [Answered(Click(5, 3, True), 5.0), Answered(Click(5, 9, False), 100.0)]
-    seeds = lib.seed_map(made, answered)
+    seeds = lib.discs(made, answered)
     away = [np.hypot(*(np.indices(GRID) - np.array([2, col])[:, None, None])) for col in (1, 4)]
     for place in np.ndindex(GRID):
         reached = [away[0][place] <= 2.5, away[1][place] <= lib.LARGEST_RADIUS / 2]

@@ -78,21 +78,26 @@ class SeedPredictor(ClickListPredictor):
 
 
 def seed_map(
-    clicks: Sequence[tuple[float, float, bool]], shape: tuple[int, int], radius: int
+    clicks: Sequence[tuple[float, float, bool]],
+    shape: tuple[int, int],
+    radius: float | Sequence[float],
 ) -> np.ndarray:
     """The seeds of clicks (row, col, positive): int8 [h, w], 1 object, 0 background, -1 unknown.
 
-    Where discs overlap, a pixel is the nearest click's, and of equally near ones the last's, so
-    every clicked pixel has the label of its click.
+    They are discs of one radius, or of one for each click. Where discs overlap, a pixel is the
+    nearest click's, and of equally near ones the last's, so every clicked pixel has the label of
+    its click.
     """
     seeds = np.full(shape, -1, np.int8)
-    nearest = np.full(shape, radius**2, np.int64)
+    nearest = np.full(shape, np.inf)
     rows, cols = np.ogrid[: shape[0], : shape[1]]
-    for row, col, positive in clicks:
-        top, left = max(int(row) - radius, 0), max(int(col) - radius, 0)
-        part = np.s_[top : int(row) + radius + 1, left : int(col) + radius + 1]
+    radii = np.broadcast_to(radius, len(clicks)).tolist()
+    for (row, col, positive), reach in zip(clicks, radii, strict=True):
+        most = int(reach)
+        top, left = max(int(row) - most, 0), max(int(col) - most, 0)
+        part = np.s_[top : int(row) + most + 1, left : int(col) + most + 1]
         away = (rows[part[0]] - int(row)) ** 2 + (cols[:, part[1]] - int(col)) ** 2
-        closer = away <= nearest[part]
+        closer = (away <= reach**2) & (away <= nearest[part])
         nearest[part][closer] = away[closer]
         seeds[part][closer] = positive
     return seeds

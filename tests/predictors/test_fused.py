@@ -18,8 +18,6 @@ from mis_jax.predictors.evidence import Channels
 from mis_jax.predictors.fused import FusedPredictor
 from mis_jax.predictors.merge_trees import TreePredictor
 
-CLICKS = [(60, 50, True), (200, 180, False), (90, 70, True), (30, 200, False), (150, 120, True)]
-
 
 def scene(k):
     image, mask = scenes.make_scene(np.random.default_rng([105, k]))
@@ -142,56 +140,6 @@ def test_what_was_passed_over_is_no_deeper_than_the_clicks_that_came_first():
     assert lib.passed_over(steps, surplus, 10) == 5.0
     assert lib.passed_over(steps[:3], missed, 10) == np.inf  # it was right when the third was given
     assert lib.passed_over(steps, missed, 10) == 6.0
-
-
-def test_undo_predict_and_a_second_predictor_give_the_same_masks():
-    image = scene(1).image
-    predictor, masks = started(image), []
-    assert not predictor.mask.any()
-    for click in CLICKS:
-        masks.append(predictor.click(*click))
-    again = started(image)
-    points, labels = [c[:2] for c in CLICKS], [c[2] for c in CLICKS]
-    for k in (5, 2, 3, 3):
-        found, score, logits = again.predict(points[:k], labels[:k])
-        np.testing.assert_array_equal(found, masks[k - 1][None])
-        np.testing.assert_array_equal(logits > 0, found)
-        assert (logits.dtype, score.dtype) == (np.float32, np.float32)
-    for k in (4, 3, 2, 1):
-        np.testing.assert_array_equal(predictor.undo(), masks[k - 1])
-    assert not predictor.undo().any()
-    assert not predictor.undo().any()  # nothing left to take back
-    np.testing.assert_array_equal(predictor.click(*CLICKS[0]), masks[0])
-    predictor.reset()
-    np.testing.assert_array_equal(predictor.click(*CLICKS[0]), masks[0])
-
-
-@settings(max_examples=12, deadline=None)
-@given(st.integers(0, 2**32 - 1))
-def test_a_list_of_clicks_gives_the_same_mask_whatever_was_asked_before(seed):
-    rng = np.random.default_rng(seed)
-    image = scene(2).image[:80, :100]
-    used = started(image)
-    pool = [(x, y, rng.random() < 0.5) for x, y in rng.integers(30, 44, (6, 2)).tolist()]
-    for _ in range(4):
-        chosen = [pool[k] for k in rng.permutation(6)[: rng.integers(1, 7)]]
-        masks = used.predict([c[:2] for c in chosen], [c[2] for c in chosen])[0]
-        fresh = started(image)
-        for click in chosen:
-            mask = fresh.click(*click)
-        np.testing.assert_array_equal(masks[0], mask)
-
-
-def test_a_click_at_the_border_of_the_mask_moves_the_border_alone():
-    image = np.full((90, 120, 3), 230, np.uint8)
-    image[30:60, 40:80] = 60
-    predictor = started(image)
-    before = predictor.click(60, 45)
-    assert before[30:60, 40:80].mean() > 0.95
-    after = predictor.click(39, 45)  # a pixel outside, given to the object
-    assert after[45, 39]
-    assert 1 <= (before != after).sum() <= 5
-    np.testing.assert_array_equal(predictor.undo(), before)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 2), (700, 900), (2000, 7)])

@@ -78,14 +78,14 @@ class Ground:
     """What is known of an image before any click: its merge trees and colours.
 
     Attributes:
-      shape: (H, W), pixels.
+      image: uint8 RGB [H, W, 3].
       trees: over patches of STRIDES, each with `cut_probabilities`.
       colours: float32 [h, w, 3] in 0..1, means of the cells.
       links: float32 [h, w, 8] in 0..1, how alike neighbours are (`graph_cut.likeness`) in the
         smoothed features that the trees are made of.
     """
 
-    shape: tuple[int, int]
+    image: np.ndarray
     trees: tuple[tuple[Tree, np.ndarray], ...]
     colours: np.ndarray
     links: np.ndarray
@@ -100,8 +100,12 @@ class Ground:
         ]
         size = trees[0][0].grid[::-1]
         colours = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        shape = image.shape[0], image.shape[1]
-        return cls(shape, tuple(trees), colours, likeness(made[0][1], CONTRAST))
+        return cls(image, tuple(trees), colours, likeness(made[0][1], CONTRAST))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W), pixels."""
+        return self.image.shape[0], self.image.shape[1]
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -121,7 +125,7 @@ def depth(ground: Ground, shown: np.ndarray, click: Click) -> float:
     wrong = shown != click.positive
     if wrong.all():
         return np.inf
-    return float(max(_depths(wrong)[ground.cell(click)], 0.5) * CELL)
+    return float(max(depths(wrong)[ground.cell(click)], 0.5) * CELL)
 
 
 def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) -> Channels:
@@ -137,7 +141,7 @@ def channels(ground: Ground, answered: Sequence[Answered], shown: np.ndarray) ->
     certain = np.where(shown == last.click.positive, np.int8(last.click.positive), seeds)
     kept = np.zeros(ground.grid, np.float32)
     if np.isfinite(last.depth):
-        deep = (_depths(shown) - _depths(~shown)) / max(last.depth / CELL, 1)
+        deep = (depths(shown) - depths(~shown)) / max(last.depth / CELL, 1)
         kept = np.clip(deep, -DEEPEST, DEEPEST)
     likely = logit(object_likelihood(ground.colours, with_frame(seeds)))
     return Channels(mistake(ground, answered, shown), kept, likely, certain)
@@ -209,14 +213,14 @@ def _candidates(
     scores = np.full(len(path), -np.inf)
     for k in np.flatnonzero(region[:end] >= LEAST):
         held = (levels <= k) & there
-        away = _depths(held)
+        away = depths(held)
         central = away[places[0]] / away.max()
         scores[k] = LIKELY * np.log(region[k]) + CENTRAL * np.log(central) - FRAMED * _framed(held)
         scores[k] += size * np.log(held.mean())
     return scores, levels
 
 
-def _depths(region: np.ndarray) -> np.ndarray:
+def depths(region: np.ndarray) -> np.ndarray:
     """Distance of each cell of a region, bool [h, w], to the nearest outside: float32 [h, w]."""
     padded = np.pad(region.view(np.uint8), 1)
     away: np.ndarray = cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_5)

@@ -74,7 +74,7 @@ class FusedPredictor(ClickListPredictor):
             return View(crop(image, roi), roi)
 
         self._look = look
-        self._steps: list[_Step] = []
+        self._steps: list[Step] = []
         if not views.in_parts(self._shape, MAX_SIDE):
             look(views.first_look(self._shape, (), MAX_SIDE))
 
@@ -99,7 +99,7 @@ class FusedPredictor(ClickListPredictor):
         touches = [(step.click, step.radius) for step in self._steps]
         for touched, within in [*touches, (click, radius)]:
             touch_ups.touch_up(probs, touched, within or 0.5)
-        self._steps.append(_Step(click, depth, radius, np.packbits(probs > THRESHOLD)))
+        self._steps.append(Step(click, depth, radius, np.packbits(probs > THRESHOLD)))
         return probs
 
     def _solve(self, view: "View", click: Click, shown: np.ndarray) -> tuple[np.ndarray, float]:
@@ -125,7 +125,7 @@ class FusedPredictor(ClickListPredictor):
         return bits.reshape(self._shape).view(bool)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """A click that was answered."""
 
     click: Click
@@ -134,7 +134,7 @@ class _Step(NamedTuple):
     mask: np.ndarray  # the answer, a bit a pixel
 
 
-def passed_over(steps: Sequence[_Step], click: Click, width: int) -> float:
+def passed_over(steps: Sequence[Step], click: Click, width: int) -> float:
     """How deep a mistake at a click may be, as other clicks came first: pixels, or infinite.
 
     It is the least depth of the clicks that answered masks with this place as wrong as the last.
@@ -167,12 +167,11 @@ class View:
         sides = [views.longest(image.shape, side) for side in (SNAP_SIDE, MAX_SIDE)]
         self._to_snap = images.shrink(image, sides[0])
         self._ground = Ground.of(images.shrink(image, sides[1]))
-        borders = np.rint(SCALE * SMOOTHNESS * self._ground.links / LENGTHS)
-        self._grid = Grid(borders.astype(np.int32))
+        self._grid = borders(self._ground)
         self.cell = evidence.CELL * views.shrinkage(image.shape, MAX_SIDE)  # pixels of the image
 
     def answer(
-        self, steps: Sequence[_Step], click: Click, shown: np.ndarray
+        self, steps: Sequence[Step], click: Click, shown: np.ndarray
     ) -> tuple[np.ndarray, float]:
         """Answers a click within the part.
 
@@ -192,10 +191,11 @@ class View:
         clicks = [(step.click, step.depth) for step in steps]
         *before, (last, _) = self._inside([*clicks, (click, np.inf)])
         answered = [Answered(c, depth / larger) for c, depth in before]
-        most = max(passed_over(steps, click, shown.shape[1]) / larger, LEAST_DEPTH)
-        depth = min(evidence.depth(self._ground, cells, last), most)
-        channels = evidence.channels(self._ground, [*answered, Answered(last, depth)], cells)
-        return snap(self._to_snap, cut(channels, self._grid)), depth * larger
+        most = passed_over(steps, click, shown.shape[1]) / larger
+        answered.append(heard(self._ground, last, cells, most))
+        channels = evidence.channels(self._ground, answered, cells)
+        found = cut(channels, self._grid)
+        return snap(self._to_snap, found), answered[-1].depth * larger
 
     def enlarged(self, found: np.ndarray) -> np.ndarray:
         """What `answer` gave, at all pixels of the part: float32 [H, W]."""
@@ -210,6 +210,23 @@ class View:
             for c, depth in clicks
             if top <= c.row < bottom + 1 and left <= c.col < end + 1
         ]
+
+
+def heard(ground: Ground, click: Click, shown: np.ndarray, most: float) -> Answered:
+    """A click with its depth in what the mask shown, bool [h, w], has wrong.
+
+    Args:
+        ground: of the image.
+        click: in pixels of it.
+        shown: cells of the mask that the click answers.
+        most: depth that it has at most, as `passed_over` gives it, pixels of the ground.
+    """
+    return Answered(click, min(evidence.depth(ground, shown, click), max(most, LEAST_DEPTH)))
+
+
+def borders(ground: Ground) -> Grid:
+    """The cells of an image, with the cost of a border between any two neighbours."""
+    return Grid(np.rint(SCALE * SMOOTHNESS * ground.links / LENGTHS).astype(np.int32))
 
 
 def cut(channels: Channels, grid: Grid) -> np.ndarray:

@@ -157,11 +157,17 @@ def loss(fields: ConfigDict, logits: jax.Array, batch: dict) -> tuple[jax.Array,
     return total, {"loss": total, **parts, "iou": iou}
 
 
-def optimizer(fields: ConfigDict) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Adam with the piecewise constant rate of `config.optim`, after a linear warm-up."""
-    drops = {int(step): fields.decay for step in fields.milestones}
+def optimizer(
+    fields: ConfigDict, updates: int = 1
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    """Adam with the piecewise constant rate of `config.optim`, after a linear warm-up.
+
+    `updates` of it are a step; the schedule is of updates.
+    """
+    drops = {int(step) * updates: fields.decay for step in fields.milestones}
     constant = optax.piecewise_constant_schedule(fields.lr, drops)
-    rise = lambda step: jnp.minimum((step + 1) / max(fields.warmup, 1), 1.0)  # noqa: E731
+    warmup = max(fields.warmup * updates, 1)
+    rise = lambda step: jnp.minimum((step + 1) / warmup, 1.0)  # noqa: E731
     schedule = lambda step: constant(step) * rise(step)  # noqa: E731
     adam = optax.adam(schedule, fields.b1, fields.b2, fields.eps)
     clip = [optax.clip_by_global_norm(fields.clip)] if fields.clip else []

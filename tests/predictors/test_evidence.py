@@ -24,13 +24,13 @@ def ground(seed):
     trees.append(build_tree(rng.normal(size=(3, 4, 3)).astype(np.float32)))
     pairs = tuple((tree, cut_probabilities(tree, 0.05)) for tree in trees)
     colours = rng.random((*GRID, 3)).astype(np.float32)
-    return Ground(SHAPE, pairs, colours, np.ones((*GRID, 8), np.float32))
+    return Ground(np.zeros((*SHAPE, 3), np.uint8), pairs, colours, np.ones((*GRID, 8), np.float32))
 
 
 def one_tree(seed):
     """The same with the tree over the cells alone."""
     made = ground(seed)
-    return Ground(SHAPE, made.trees[:1], made.colours, made.links)
+    return Ground(np.zeros((*SHAPE, 3), np.uint8), made.trees[:1], made.colours, made.links)
 
 
 def brute_depth(region):
@@ -71,7 +71,7 @@ def test_the_mistake_is_that_of_all_nodes_weighed_one_by_one(seed):
         sides = [padded != np.roll(padded, 1, axis) for axis in (0, 1)]
         outline = sum(side.sum() for side in sides)
         frame = sum(edge.sum() for edge in (held[0], held[-1], held[:, 0], held[:, -1]))
-        deep = lib._depths(held)
+        deep = lib.depths(held)
         weight = region**lib.LIKELY * (deep[cell] / deep.max()) ** lib.CENTRAL
         weight *= np.exp(-lib.FRAMED * frame / outline)
         weight *= held.mean() ** lib.FIRST_SIZE if wrong.all() else 1
@@ -86,8 +86,8 @@ def test_the_mistake_is_that_of_all_nodes_weighed_one_by_one(seed):
 
 def test_depths_count_the_frame_and_are_distances():
     region = np.random.default_rng(0).random((9, 11)) < 0.8
-    np.testing.assert_allclose(lib._depths(region), brute_depth(region), rtol=0.05)
-    assert lib._depths(np.ones((5, 5), bool)).max() == pytest.approx(3, rel=0.05)
+    np.testing.assert_allclose(lib.depths(region), brute_depth(region), rtol=0.05)
+    assert lib.depths(np.ones((5, 5), bool)).max() == pytest.approx(3, rel=0.05)
 
 
 @settings(max_examples=40, deadline=None)

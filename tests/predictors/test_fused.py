@@ -129,7 +129,7 @@ def test_what_was_passed_over_is_no_deeper_than_the_clicks_that_came_first():
     def step(depth, *held):
         mask = np.zeros(30, bool)
         mask[list(held)] = True
-        return lib._Step(Click(0, 0, True), depth, 0.0, np.packbits(mask))
+        return lib.Step(Click(0, 0, True), depth, 0.0, np.packbits(mask))
 
     missed, surplus = Click(1, 2, True), Click(2, 3, False)  # pixels 12 and 23 of a width of 10
     steps = [step(np.inf, 23), step(9.0, 12, 23), step(5.0, 23), step(6.0, 23), step(0.0, 23)]

@@ -1,0 +1,199 @@
+"""The evidence network: what an image and its clicks say (predictors/evidence.py) -> a correction.
+
+A U-Net of the image alone and one of the clicks, on cells of two pixels. The image's is computed
+once for all clicks on it; at each of its scales it tells that of the clicks what it found, and its
+embedding says what else looks like the clicked places. The result is added to the evidence's own
+answer and is zero at the start, so that training begins with the fused predictor.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+PICTURE, SAID = 22, 5  # channels of the inputs, see `Correction.__call__`
+DEEP = (1, 2, 3, 4, 4)  # times the width: channels of cells of 2, 4, 8, 16 and 32 pixels
+EMBEDDING = 16
+MULTIPLE = 2 ** (len(DEEP) - 1)  # of which h and w have to be multiples
+BELIEF = 2.0  # log-odds of the evidence's own answer
+NEAR, FAR = 6.0, 24.0  # cells over which a click's nearness falls off
+
+Scales = list[jax.Array]
+
+
+class Correction(nnx.Module):
+    """Evidence -> log-odds of the object.
+
+    Args:
+        width: channels of the finest scale.
+        dtype: in which it computes; parameters are float32.
+        rngs: of the initial parameters.
+    """
+
+    def __init__(self, width: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> None:
+        widths = [width * k for k in DEEP]
+        made = {"dtype": dtype, "rngs": rngs}
+        self.image = UNet(PICTURE + 1, widths, **made)
+        self.embed = nnx.Conv(widths[1], EMBEDDING, (1, 1), **made)
+        self.tell = nnx.List([nnx.Conv(c, c, (1, 1), **made) for c in widths])
+        self.clicks = UNet(SAID + 9, widths, **made)
+        self.alike = nnx.Conv(3, widths[1], (1, 1), **made)
+        self.last = nnx.Conv(width, width, (3, 3), **made)
+        zero = nnx.initializers.zeros_init()
+        self.correct = nnx.Conv(width, 1, (1, 1), kernel_init=zero, **made)
+
+    def __call__(
+        self,
+        picture: jax.Array,
+        said: jax.Array,
+        points: jax.Array,
+        inside: jax.Array | None = None,
+    ) -> jax.Array:
+        """Log-odds that each cell is object, float32 [B, T, h, w].
+
+        Args:
+            picture: float32 [B, h, w, PICTURE], of B images alone; h, w multiples of MULTIPLE.
+            said: float32 [B, T, h, w, SAID], of T lists of clicks on each; the last channel is the
+                evidence's own answer, 1 or -1.
+            points: float32 [B, T, N, 4], the clicks, the last one first: row and column in cells, 1
+                object, -1 background or 0 none, and depth in cells, 0 if it is infinite.
+            inside: float32 [B, h, w], 1 in the image and 0 in what pads it; None: all is image.
+        """
+        return self.answer(self.look(picture, inside), said, points, inside)
+
+    def look(self, picture: jax.Array, inside: jax.Array | None = None) -> tuple[Scales, jax.Array]:
+        """What clicks need of an image: its scales, and embedding [B, h/2, w/2, EMBEDDING]."""
+        there = _there(picture.shape[:3], inside)
+        scales = self.image(jnp.concatenate([picture, there[0]], -1), there)
+        told = [tell(nnx.relu(x)) for tell, x in zip(self.tell, scales, strict=True)]
+        return told, self.embed(nnx.relu(scales[1]))
+
+    def answer(
+        self,
+        looked: tuple[Scales, jax.Array],
+        said: jax.Array,
+        points: jax.Array,
+        inside: jax.Array | None = None,
+    ) -> jax.Array:
+        """As `__call__`, of what `look` found."""
+        (told, embedding), (b, t, h, w, _) = looked, said.shape
+        there = [jnp.repeat(x, t, 0) for x in _there((b, h, w), inside)]
+        flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
+        places = flat(points)
+        near = _nearness(places, h, w)
+        x = jnp.concatenate([flat(said), near, there[0]], -1)
+        told = [jnp.repeat(x, t, 0) for x in told]
+        told[1] = told[1] + self.alike(_likeness(embedding, points).reshape(b * t, h // 2, w // 2, 3))
+        x = self.clicks(x, there, told)[0]
+        x = nnx.relu(self.last(nnx.relu(x)) * there[0])
+        logits = self.correct(x)[..., 0].astype(jnp.float32)
+        return BELIEF * said[..., -1] + logits.reshape(b, t, h, w)
+
+
+class UNet(nnx.Module):
+    """Down to the coarsest scale and back, with what was found on the way down added."""
+
+    def __init__(self, channels: int, widths: list[int], **made) -> None:
+        conv = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
+        pairs = list(zip(widths, widths[1:], strict=False))
+        self.first = conv(channels, widths[0])
+        self.down = nnx.List([conv(a, b, strides=2, padding=((0, 1), (0, 1))) for a, b in pairs])
+        self.going = nnx.List([Block(b, **made) for b in widths[1:]])
+        self.up = nnx.List([nnx.Conv(b, a, (1, 1), **made) for a, b in pairs])
+        self.coming = nnx.List([Block(b, **made) for b in widths[1:-1]])
+
+    def __call__(self, x: jax.Array, there: Scales, told: Scales | None = None) -> Scales:
+        """[B, h, w, channels] -> [B, h / 2^k, w / 2^k, widths[k]] for each k, the finest first.
+
+        `told` are arrays of these shapes, added on the way down; `there` is 0 outside the image.
+        """
+        add = lambda x, k: (x if told is None else x + told[k]) * there[k]  # noqa: E731
+        scales = [add(self.first(x), 0)]
+        for k, (down, going) in enumerate(zip(self.down, self.going, strict=True), start=1):
+            scales.append(going(add(down(nnx.relu(scales[-1])), k), there[k]))
+        for k in range(len(scales) - 2, -1, -1):
+            found = scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))
+            scales[k] = self.coming[k - 1](found, there[k]) if k else found
+        return scales
+
+
+class Block(nnx.Module):
+    """A residual of two convolutions, zero at the start."""
+
+    def __init__(self, channels: int, **made) -> None:
+        self.conv1 = nnx.Conv(channels, channels, (3, 3), **made)
+        zero = nnx.initializers.zeros_init()
+        self.conv2 = nnx.Conv(channels, channels, (3, 3), kernel_init=zero, **made)
+
+    def __call__(self, x: jax.Array, there: jax.Array) -> jax.Array:
+        return (x + self.conv2(nnx.relu(self.conv1(nnx.relu(x)) * there))) * there
+
+
+def _there(shape: tuple[int, ...], inside: jax.Array | None) -> Scales:
+    """1 in the image, else 0, at each scale: float32 [B, h / 2^k, w / 2^k, 1]."""
+    x = (jnp.ones(shape) if inside is None else inside)[..., None]
+    return [x[:, :: 2**k, :: 2**k] for k in range(len(DEEP))]
+
+
+def _enlarged(x: jax.Array) -> jax.Array:
+    """Every cell of [B, h, w, C] becomes four."""
+    return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+
+
+def _nearness(points: jax.Array, h: int, w: int) -> jax.Array:
+    """How near each cell is to the clicks, float32 [B, h, w, 8]; `points` are [B, N, 4].
+
+    To the nearest of either kind, within NEAR and FAR; to the last, signed, within NEAR and within
+    its depth; whether the last is of no depth, and its depth.
+    """
+    rows, cols, kinds, depths = jnp.moveaxis(points, -1, 0)[..., None, None]
+    away = (jnp.arange(h)[:, None] - rows) ** 2 + (jnp.arange(w) - cols) ** 2  # [B, N, h, w]
+    least = lambda kind: jnp.sqrt(jnp.min(jnp.where(kinds == kind, away, jnp.inf), 1))  # noqa: E731
+    of = [jnp.exp(-least(kind) / reach) for kind in (1, -1) for reach in (NEAR, FAR)]
+    last, kind, depth = jnp.sqrt(away[:, 0]), kinds[:, 0], depths[:, 0]
+    fading = kind * jnp.exp(-last / jnp.where(depth > 0, depth, FAR))
+    flat = lambda x: jnp.broadcast_to(x, last.shape)  # noqa: E731
+    more = [kind * jnp.exp(-last / NEAR), fading, flat(depth == 0), flat(jnp.log1p(depth) / 2)]
+    return jnp.stack([*of, *more], -1)
+
+
+def _likeness(embedding: jax.Array, points: jax.Array) -> jax.Array:
+    """How much each cell's embedding is like those of the clicks, float32 [B, T, h, w, 3].
+
+    Of the last click, signed, and the most of either kind, 0 where there is none.
+    """
+    b, h, w, c = embedding.shape
+    row, col = (jnp.clip(points[..., k] / 2, 0, n - 1).astype(jnp.int32) for k, n in ((0, h), (1, w)))
+    clicked = embedding[jnp.arange(b)[:, None, None], row, col]  # [B, T, N, C]
+    like = jnp.einsum("bijc,btnc->btnij", embedding, clicked) / jnp.sqrt(c * 1.0)
+    kinds = points[..., 2, None, None]
+    most = lambda kind: jnp.max(jnp.where(kinds == kind, like, -jnp.inf), 2)  # noqa: E731
+    of = [jnp.where(jnp.isfinite(x), x, 0) for x in (most(1), most(-1))]
+    return jnp.stack([kinds[:, :, 0] * like[:, :, 0], *of], -1).astype(embedding.dtype)
+
+
+def make(width: int, seed: int | jax.Array = 0, dtype: str = "auto") -> Correction:
+    """A new network; "auto" computes in bfloat16 on accelerators and in float32 on the CPU."""
+    if dtype == "auto":
+        dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return Correction(width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(seed))
+
+
+def shapes(width: int) -> dict:
+    """The parameters as `jax.ShapeDtypeStruct`."""
+    return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: make(width)), nnx.Param))
+
+
+def program(width: int, dtype: str = "auto") -> tuple[Callable, Callable]:
+    """`look(params, picture, inside)` and `answer(params, looked, said, points, inside)`."""
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(width, dtype=dtype)))
+
+    def look(params, *inputs):
+        return nnx.merge(graphdef, params).look(*inputs)
+
+    def answer(params, *inputs):
+        return nnx.merge(graphdef, params).answer(*inputs)
+
+    return look, answer

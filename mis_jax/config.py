@@ -39,7 +39,7 @@ COUNTS = (  # fields that are at least 1
 LATER = (  # older runs lack these and did what is the default
     "clicks.distance", "loss.mask", "model.start", "optim.accumulate", "train.picture_every",
     "train.noc_every", "train.noc_objects", "train.tensorboard", "eval.random",
-    "images.range", "images.bands",
+    "images.range", "images.bands", "data.targets", "model.evidence",
 )  # fmt: skip
 
 
@@ -207,6 +207,9 @@ def data() -> dict:
         # regions it shows, as if it were the image, so that of an image of 200 cells one cell can
         # be a proposal; min_area then is of what the crop shows.
         "area_of": "image",
+        # Of the evidence network, which learns from cut-and-paste composites: how likely a target is
+        # a pasted layer, a node of the background's tree, a pair of neighbouring nodes.
+        "targets": (0.6, 0.25, 0.15),
         "scale": (0.75, 1.25),  # range of the random resize, factors
         "rotate90": 0.5,  # probability of drawing a quarter turn (0, 90, 180 or 270 degrees)
         "flip": 0.5,  # probability of drawing a flip (up-down, left-right or both)
@@ -226,7 +229,9 @@ def clicks() -> dict:
     return {
         "max_points": 24,  # rows for positive clicks, and as many for negative ones
         "gamma": 0.8,  # P(k clicks) is proportional to gamma**k
-        "max_next": 3,  # up to this many clicks answer the model's own errors in a train step
+        # Up to this many clicks answer the model's own errors in a train step; with the evidence
+        # network exactly so many, and each is an update.
+        "max_next": 3,
         "threshold": 0.49,  # probability above which the simulation calls a pixel foreground
         "distance": "exact",  # or "chamfer", OpenCV's 5x5 approximation, as the public code
     }
@@ -235,6 +240,9 @@ def clicks() -> dict:
 def model() -> dict:
     """SimpleClick (models/simpleclick.py)."""
     return {
+        # 0: SimpleClick. Else a network that corrects what trees, colours and edges say
+        # (models/correction.py), with so many channels at its finest scale, such as 16.
+        "evidence": 0,
         "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano | Pico
         "patch": 0,  # patch size in pixels; 0: the variant's own
         "init": "random",  # of the backbone: random | mae | dino

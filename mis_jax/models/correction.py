@@ -36,13 +36,13 @@ class Correction(nnx.Module):
         widths = [width * k for k in DEEP]
         made = {"dtype": dtype, "rngs": rngs}
         self.image = UNet(PICTURE + 1, widths, **made)
-        self.embed = nnx.Conv(widths[1], EMBEDDING, (1, 1), **made)
-        self.tell = nnx.List([nnx.Conv(c, c, (1, 1), **made) for c in widths])
+        self.embed = nnx.Linear(widths[1], EMBEDDING, **made)
+        self.tell = nnx.List([nnx.Linear(c, c, **made) for c in widths])
         self.clicks = UNet(SAID + 9, widths, **made)
-        self.alike = nnx.Conv(3, widths[1], (1, 1), **made)
+        self.alike = nnx.Linear(3, widths[1], **made)
         self.last = nnx.Conv(width, width, (3, 3), **made)
         zero = nnx.initializers.zeros_init()
-        self.correct = nnx.Conv(width, 1, (1, 1), kernel_init=zero, **made)
+        self.correct = nnx.Linear(width, 1, kernel_init=zero, **made)
 
     def __call__(
         self,
@@ -99,9 +99,9 @@ class UNet(nnx.Module):
         conv = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
         pairs = list(zip(widths, widths[1:], strict=False))
         self.first = conv(channels, widths[0])
-        self.down = nnx.List([conv(a, b, strides=2, padding=((0, 1), (0, 1))) for a, b in pairs])
+        self.down = nnx.List([nnx.Linear(4 * a, b, **made) for a, b in pairs])
         self.going = nnx.List([Block(b, **made) for b in widths[1:]])
-        self.up = nnx.List([nnx.Conv(b, a, (1, 1), **made) for a, b in pairs])
+        self.up = nnx.List([nnx.Linear(b, a, **made) for a, b in pairs])
         self.coming = nnx.List([Block(b, **made) for b in widths[1:-1]])
 
     def __call__(self, x: jax.Array, there: Scales, told: Scales | None = None) -> Scales:
@@ -112,7 +112,7 @@ class UNet(nnx.Module):
         add = lambda x, k: (x if told is None else x + told[k]) * there[k]  # noqa: E731
         scales = [add(self.first(x), 0)]
         for k, (down, going) in enumerate(zip(self.down, self.going, strict=True), start=1):
-            scales.append(going(add(down(nnx.relu(scales[-1])), k), there[k]))
+            scales.append(going(add(down(_gathered(nnx.relu(scales[-1]))), k), there[k]))
         for k in range(len(scales) - 2, -1, -1):
             found = scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))
             scales[k] = self.coming[k - 1](found, there[k]) if k else found
@@ -137,6 +137,13 @@ def _there(shape: tuple[int, ...], inside: jax.Array | None) -> Scales:
     return [x[:, :: 2**k, :: 2**k] for k in range(len(DEEP))]
 
 
+def _gathered(x: jax.Array) -> jax.Array:
+    """[B, h, w, C] -> [B, h / 2, w / 2, 4 C]: four cells become one."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h // 2, 2, w // 2, 2, c).swapaxes(2, 3)
+    return x.reshape(b, h // 2, w // 2, 4 * c)
+
+
 def _enlarged(x: jax.Array) -> jax.Array:
     """Every cell of [B, h, w, C] becomes four."""
     return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
@@ -149,10 +156,17 @@ def _nearness(points: jax.Array, h: int, w: int) -> jax.Array:
     its depth; whether the last is of no depth, and its depth.
     """
     rows, cols, kinds, depths = jnp.moveaxis(points, -1, 0)[..., None, None]
-    away = (jnp.arange(h)[:, None] - rows) ** 2 + (jnp.arange(w) - cols) ** 2  # [B, N, h, w]
-    least = lambda kind: jnp.sqrt(jnp.min(jnp.where(kinds == kind, away, jnp.inf), 1))  # noqa: E731
-    of = [jnp.exp(-least(kind) / reach) for kind in (1, -1) for reach in (NEAR, FAR)]
-    last, kind, depth = jnp.sqrt(away[:, 0]), kinds[:, 0], depths[:, 0]
+    far = jnp.full((len(points), h, w), jnp.inf)
+    least = {1: far, -1: far}
+    for n in range(points.shape[1]):  # one at a time: together they would fill the memory
+        away = (jnp.arange(h)[:, None] - rows[:, n]) ** 2 + (jnp.arange(w) - cols[:, n]) ** 2
+        least = {
+            kind: jnp.minimum(found, jnp.where(kinds[:, n] == kind, away, jnp.inf))
+            for kind, found in least.items()
+        }
+    away = (jnp.arange(h)[:, None] - rows[:, 0]) ** 2 + (jnp.arange(w) - cols[:, 0]) ** 2
+    of = [jnp.exp(-jnp.sqrt(least[kind]) / reach) for kind in (1, -1) for reach in (NEAR, FAR)]
+    last, kind, depth = jnp.sqrt(away), kinds[:, 0], depths[:, 0]
     fading = kind * jnp.exp(-last / jnp.where(depth > 0, depth, FAR))
     flat = lambda x: jnp.broadcast_to(x, last.shape)  # noqa: E731
     more = [kind * jnp.exp(-last / NEAR), fading, flat(depth == 0), flat(jnp.log1p(depth) / 2)]

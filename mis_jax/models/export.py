@@ -28,6 +28,8 @@ def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
     if file.suffix not in (".safetensors", ".pth"):
         raise InputError(f"{file}: the name of an exported file ends in .safetensors or .pth.")
     config, params = loading.load(source)
+    if config.model.evidence and file.suffix == ".pth":
+        raise InputError(f"{file}: the public code has no evidence network; write a .safetensors.")
     tensors = porting.unport(params)
     metadata = {"mis_jax": json.dumps(config.to_dict()), **licences.origin(config)}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,8 @@ def main(argv: Sequence[str]) -> None:
             "or FILE.pth for the public code."
         )
     config = export(argv[1], argv[2])
-    print(f"{argv[2]}: SimpleClick {config.model.variant}, trained at {config.data.crop} pixels")
+    evidence, variant = config.model.evidence, config.model.variant
+    name = f"the evidence network of width {evidence}" if evidence else f"SimpleClick {variant}"
+    print(f"{argv[2]}: {name}, trained at {config.data.crop} pixels")
     if licence := licences.origin(config).get("licence"):
         print(f"Its backbone began from {config.model.init}'s weights; their licence is {licence}.")

@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
 from mis_jax.errors import InputError
-from mis_jax.models import official, porting, simpleclick, state_dicts
+from mis_jax.models import correction, official, porting, simpleclick, state_dicts
 
 FILES = (".safetensors", ".pth", ".pt")
 
@@ -114,6 +114,8 @@ def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
 
 
 def _shapes(config: ConfigDict) -> dict:
+    if config.model.evidence:
+        return correction.shapes(config.model.evidence)
     return simpleclick.shapes(config.model.variant, config.model.patch, config.data.crop)
 
 

@@ -20,7 +20,7 @@ rest (results/fused).
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -48,6 +48,11 @@ SMOOTHNESS = 18.75  # cost of a border between equals
 SNAP_SIDE = 1280  # longer images are snapped at it and the mask enlarged, for quick answers
 
 
+# The clicks, the last of them not answered yet, and what they say -> bool, or probabilities float32
+# within 0..1, of each cell [h, w].
+Answer = Callable[[Sequence[Answered], Channels], np.ndarray]
+
+
 class FusedPredictor(ClickListPredictor):
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
 
@@ -71,12 +76,17 @@ class FusedPredictor(ClickListPredictor):
 
         @functools.lru_cache(maxsize=4)
         def look(roi: Roi) -> View:
-            return View(crop(image, roi), roi)
+            return View(crop(image, roi), roi, self._answers)
 
         self._look = look
         self._steps: list[Step] = []
         if not views.in_parts(self._shape, MAX_SIDE):
             look(views.first_look(self._shape, (), MAX_SIDE))
+
+    def _answers(self, ground: Ground) -> Answer:
+        """What answers the evidence of clicks on an image."""
+        grid = borders(ground)
+        return lambda answered, channels: cut(channels, grid)
 
     def _answer(self, clicks: tuple[Click, ...]) -> np.ndarray:
         before = zip(self._steps, clicks[:-1], strict=False)
@@ -160,14 +170,17 @@ class View:
     Args:
         image: uint8 [H, W, 3], the part.
         roi: which part it is.
+        answers: makes of the evidence's ground what answers clicks on it.
     """
 
-    def __init__(self, image: np.ndarray, roi: Roi) -> None:
+    def __init__(
+        self, image: np.ndarray, roi: Roi, answers: Callable[[Ground], Answer]
+    ) -> None:
         self.shape, self.roi = (image.shape[0], image.shape[1]), roi
         sides = [views.longest(image.shape, side) for side in (SNAP_SIDE, MAX_SIDE)]
         self._to_snap = images.shrink(image, sides[0])
         self._ground = Ground.of(images.shrink(image, sides[1]))
-        self._grid = borders(self._ground)
+        self._ask = answers(self._ground)
         self.cell = evidence.CELL * views.shrinkage(image.shape, MAX_SIDE)  # pixels of the image
 
     def answer(
@@ -194,7 +207,7 @@ class View:
         most = passed_over(steps, click, shown.shape[1]) / larger
         answered.append(heard(self._ground, last, cells, most))
         channels = evidence.channels(self._ground, answered, cells)
-        found = cut(channels, self._grid)
+        found = self._ask(answered, channels)
         return snap(self._to_snap, found), answered[-1].depth * larger
 
     def enlarged(self, found: np.ndarray) -> np.ndarray:

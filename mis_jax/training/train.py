@@ -23,7 +23,8 @@ from mis_jax.datasets import Reading
 from mis_jax.errors import InputError, Stopped
 from mis_jax.models import licences, loading
 from mis_jax.records import propose
-from mis_jax.training import checkpoint, monitor, sharding, signals
+from mis_jax.training import checkpoint, evidence_step, monitor, sharding, signals
+from mis_jax.training.composite_stream import composite_stream
 from mis_jax.training.input import Source, train_stream
 from mis_jax.training.train_step import EXPLODED, State, make_look, make_step
 
@@ -126,7 +127,8 @@ def train(
     if bool(held_out) != bool(config.train.noc_every):
         raise InputError("--held_out and config.train.noc_every need each other; give both.")
     clicked = monitor.HeldOut(held_out, config, masks) if held_out else None
-    step_fn, init, shapes, places = make_step(config, mesh)
+    made = evidence_step.make_step if config.model.evidence else make_step
+    step_fn, init, shapes, places = made(config, mesh)
     first = jax.process_index() == 0
     stream = make_stream(files, config, print if first else lambda _: None)
     with contextlib.closing(stream), checkpoint.writing(run):
@@ -156,6 +158,16 @@ def make_stream(
             f"config.optim.batch_size={batch} is no multiple of the {jax.device_count()} devices "
             f"times config.optim.accumulate={config.optim.accumulate}."
         )
+    if config.model.evidence:
+        return composite_stream(
+            files,
+            seed=config.seed,
+            images=batch // evidence_step.OBJECTS,
+            size=config.data.crop,
+            shares=config.data.targets,
+            threads=config.data.threads,
+            prefetch=config.data.prefetch,
+        )
     return train_stream(
         files,
         seed=config.seed,
@@ -182,7 +194,7 @@ def _loop(
         for step in range(first + 1, steps + 1):
             shown.before(step, asked.trace())
             host = next(stream)
-            batch = sharding.to_devices(host, place)
+            batch = host if config.model.evidence else sharding.to_devices(host, place)
             with jax.profiler.StepTraceAnnotation("train", step_num=step):
                 state, metrics = step_fn(state, batch)
             pending.append((step, metrics, host))

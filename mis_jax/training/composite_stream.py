@@ -1,0 +1,72 @@
+"""The stream that the evidence network learns from: shards of records -> batches of composites.
+
+As of input.py, composite k depends on the seed and k alone: it is that of record k of the shuffled
+records, with pieces of others that its own random generator draws.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import cv2
+import grain
+import numpy as np
+
+from mis_jax.training import composites
+from mis_jax.training.input import Item, Source
+
+PIECES = 4  # photos whose pieces a composite may hold, besides its background
+COUNT = 12  # targets of a composite
+
+
+@dataclasses.dataclass(frozen=True)
+class Compose(grain.transforms.RandomMap):
+    """Record -> a composite on it, as a dict of arrays; `shares` as of `composites.compose`."""
+
+    source: Source
+    size: int
+    shares: tuple[float, float, float]
+
+    def random_map(self, element: Item, rng: np.random.Generator) -> dict:
+        """One element of the stream, without its batch axis."""
+        others = rng.integers(len(self.source), size=PIECES)
+        taken = [element.record, *(self.source[int(k)].record for k in others)]
+        made = composites.compose(rng, taken, self.size, self.shares, COUNT)
+        return {**made._asdict(), "index": np.int32(element.index)}
+
+
+def composite_stream(
+    files: Sequence[str],
+    *,
+    seed: int,
+    images: int,
+    size: int,
+    shares: tuple[float, float, float],
+    threads: int,
+    prefetch: int,
+) -> grain.DatasetIterator:
+    """Endless batches of composites; `mis_jax.config` explains the fields of `data`.
+
+    Args:
+        files: all shards; see `records.shard_files`.
+        seed: of the order and of every random draw.
+        images: composites of a batch, B.
+        size: S, their side, pixels.
+        shares: as of `composites.compose`.
+        threads: that prepare batches, each one at a time.
+        prefetch: batches kept ready besides those the threads work on.
+
+    Returns:
+        An iterator of `{"image": uint8 [B, S, S, 3] RGB, "targets": uint8 [B, M, S/2, S/2], "kinds":
+        int8 [B, M], "index": int32 [B], records of the backgrounds}`. `get_state()` is a dict that
+        `set_state` takes.
+
+    Raises:
+        InputError: a shard or record that cannot be read.
+    """
+    cv2.setNumThreads(0)
+    source = Source(files)
+    items = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+    ds = items.random_map(Compose(source, size, tuple(shares)))
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + prefetch)
+    hosts = grain.sharding.ShardOptions(0, 1)
+    return iter(grain.experimental.ElasticIterator(ds, images, hosts, read_options=options))

@@ -29,11 +29,13 @@ ANGLE = 20.0  # degrees, largest turn of a piece either way
 INSIDE = 0.6  # of a piece, the least that lies within the picture
 OWN, UNION, TWICE, FILLED = 0.1, 0.2, 0.25, 0.5  # probabilities
 BLURRED, MATCHED, COMPRESSED, HAZY = 0.5, 0.5, 0.7, 0.3  # probabilities
+RIM = 5.0  # what a side of a patch along the rim adds to its outline of 1
 SOLID = 0.15  # 4 pi area / outline^2 of a piece; a disc of patches has 0.6
 SAME = 0.9  # IoU of targets above which they are one
 TRIES = 8
 MARGIN = 4  # patches around a node that its snapped mask depends on
-STEEP = 16.0  # slope of alpha over the snapped mask
+FLAT = 1 / 16  # a snapped mask's slope per pixel below which its border is left softer than a pixel
+TIGHT = 0.6  # of a snapped mask, where a piece ends: a little inside, so that no halo is pasted
 
 
 class Composite(NamedTuple):
@@ -148,8 +150,8 @@ def _span(
     """Patches of a crop along one axis, and its first and last pixel (exclusive)."""
     number = min(max(round(side * patches / pixels), 1), patches)
     first = int(rng.integers(patches - number + 1))
-    ends = (round(end * pixels / patches) for end in (first, first + number))
-    return slice(first, first + number), *ends
+    start, stop = (round(end * pixels / patches) for end in (first, first + number))
+    return slice(first, first + number), start, stop
 
 
 # ---- layers
@@ -181,7 +183,7 @@ def _choose(rng: np.random.Generator, photos: Sequence[_Photo]) -> _Photo:
     """The photo of a piece, now and then the background's own."""
     if len(photos) == 1 or rng.random() < OWN:
         return photos[0]
-    return photos[rng.integers(1, len(photos))]
+    return photos[int(rng.integers(1, len(photos)))]
 
 
 def _draw_piece(rng: np.random.Generator, photo: _Photo, size: int) -> _Piece:
@@ -239,8 +241,7 @@ def _place(rng: np.random.Generator, piece: _Piece, size: int) -> tuple[np.ndarr
     """Turns and moves a piece; its pixels uint8 [h, w, 3], and the layer. None: it does not fit."""
     matrix, (width, height) = _turn(rng, piece)
     alpha = cv2.warpAffine(piece.mask, matrix[:2], (width, height))
-    alpha = np.clip((alpha - 0.5) * STEEP + 0.5, 0, 1)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.35, 0.7))
+    alpha = cv2.GaussianBlur(_sharpen(alpha, TIGHT), (0, 0), rng.uniform(0.3, 0.6))
     alpha[alpha < 1 / 255] = 0
     x, y, w, h = cv2.boundingRect((alpha > 0).view(np.uint8))
     total = alpha.sum()
@@ -364,7 +365,7 @@ def _draw_cells(
     part = np.zeros_like(clear)
     box, pixels = _box(grid, ground.image)
     rows, cols = _pixel_box(box, grid.shape, clear.shape)
-    part[rows, cols] = np.clip((snap(pixels, grid[box]) - 0.5) * STEEP + 0.5, 0, 1)
+    part[rows, cols] = _sharpen(snap(pixels, grid[box]), 0.5)
     cells = _cells(part * clear)
     return cells if _proper(cells) else None
 
@@ -459,11 +460,11 @@ def _solid(mask: np.ndarray, filled: bool) -> np.ndarray:
 
 
 def _compactness(mask: np.ndarray) -> float:
-    """4 pi area / outline^2; a side along the rim, where a photo cuts it off, counts thrice."""
+    """4 pi area / outline^2, where a side along the photo's rim, which cuts it off, counts more."""
     padded = np.pad(mask, 1)
-    outline = np.count_nonzero(np.diff(padded, axis=0)) + np.count_nonzero(np.diff(padded, axis=1))
-    rim = sum(cv2.countNonZero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-    return 4 * np.pi * cv2.countNonZero(mask) / max(outline + 2 * rim, 1) ** 2
+    outline = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in (0, 1))
+    rim = sum(int(side.sum()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return float(4 * np.pi * cv2.countNonZero(mask) / max(outline + RIM * rim, 1) ** 2)
 
 
 def _box(mask: np.ndarray, pixels: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -484,6 +485,13 @@ def _pixel_box(
     )
 
 
+def _sharpen(mask: np.ndarray, level: float) -> np.ndarray:
+    """A snapped mask whose border, where it is `level`, becomes one pixel wide; float32, 0..1."""
+    across, down = (cv2.Sobel(mask, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    slope = np.maximum(cv2.magnitude(across, down), FLAT)
+    return np.clip((mask - level) / slope + 0.5, 0, 1)
+
+
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -498,7 +506,8 @@ def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = _add_noise(image, rng, rng.uniform(0, 4))
     if rng.random() < COMPRESSED:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+        image = images.decode(encoded.tobytes())
     return image
 
 

@@ -25,6 +25,7 @@ LAYER_AREA = (0.01, 0.35)  # of the picture, log-uniform
 NODE_AREA = (0.01, 0.5)  # of the picture, what is seen of it, log-uniform
 SEEN = 0.008  # of the picture, the least that is seen of a target
 SCALE = (0.5, 1.5)  # of pieces, where the tree has nodes for it
+MOST = 3.0  # the most that any piece is enlarged
 ANGLE = 20.0  # degrees, largest turn of a piece either way
 INSIDE = 0.6  # of a piece, the least that lies within the picture
 OWN, UNION, TWICE, FILLED = 0.1, 0.2, 0.25, 0.5  # probabilities
@@ -148,7 +149,7 @@ def _span(
     rng: np.random.Generator, side: float, pixels: int, patches: int
 ) -> tuple[slice, int, int]:
     """Patches of a crop along one axis, and its first and last pixel (exclusive)."""
-    number = min(max(round(side * patches / pixels), 1), patches)
+    number = min(max(round(side * patches / pixels), 2), patches)
     first = int(rng.integers(patches - number + 1))
     start, stop = (round(end * pixels / patches) for end in (first, first + number))
     return slice(first, first + number), start, stop
@@ -220,7 +221,8 @@ def _draw_region(rng: np.random.Generator, photo: _Photo, wanted: float) -> np.n
 def _cut(photo: _Photo, region: np.ndarray, area: float) -> _Piece:
     """Cuts a region out along the edges of the photo's colours, to fill `area` pixels.
 
-    What is going to be shrunk is shrunk first, by area averaging.
+    What is going to be shrunk is shrunk first, by area averaging. Patches that hardly differ from
+    those around them, most of which would be lost, keep their own outline.
     """
     box, pixels = _box(region, photo.pixels)
     grid = region[box]
@@ -232,9 +234,14 @@ def _cut(photo: _Photo, region: np.ndarray, area: float) -> _Piece:
     )
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     mask = snap(pixels, grid)
-    largest = _solid((mask > 0.5).view(np.uint8), filled=False)
-    mask *= largest | (mask < 0.5)
-    return _Piece(pixels, mask, float(np.sqrt(area / max(cv2.countNonZero(largest), 1))))
+    largest = _solid((mask > TIGHT).view(np.uint8), filled=False)
+    if cv2.countNonZero(largest) < have * shrunk**2 / 2:
+        mask = cv2.resize(grid.astype(np.float32), (width, height))
+        largest = _solid((mask > TIGHT).view(np.uint8), filled=False)
+    mask *= cv2.dilate(largest, _AROUND)
+    scale = np.sqrt(area / max(cv2.countNonZero(largest), 1))
+    most = min(1.25 * max(np.sqrt(area / have), 1), MOST)  # photos of few pixels
+    return _Piece(pixels, mask, float(min(scale, most)))
 
 
 def _place(rng: np.random.Generator, piece: _Piece, size: int) -> tuple[np.ndarray, Layer] | None:
@@ -245,9 +252,8 @@ def _place(rng: np.random.Generator, piece: _Piece, size: int) -> tuple[np.ndarr
     alpha[alpha < 1 / 255] = 0
     x, y, w, h = cv2.boundingRect((alpha > 0).view(np.uint8))
     total = alpha.sum()
-    for _ in range(TRIES):
-        left = int(rng.integers(-w + 1, size))
-        top = int(rng.integers(-h + 1, size))
+    for _ in range(2 * TRIES):
+        left, top = (round(rng.uniform(-0.6 * side, size - 0.4 * side)) for side in (w, h))
         rows = slice(max(top, 0), min(top + h, size))
         cols = slice(max(left, 0), min(left + w, size))
         moved = y - top, x - left
@@ -344,7 +350,10 @@ def _targets(
                 found.append((cells, kind))
                 break
             weights[kind] /= 4
-    found = found or [(_any_cells(ground), NODE)]
+    if not found:  # a photo of hardly any patches
+        half = np.zeros((len(clear) // 2,) * 2, np.uint8)
+        half[:, : len(half) // 2] = 255
+        found.append((half, NODE))
     found += [found[rng.integers(len(found))] for _ in range(count - len(found))]
     targets, kinds = zip(*found, strict=True)
     return np.stack(targets), np.array(kinds, np.int8)
@@ -368,16 +377,6 @@ def _draw_cells(
     part[rows, cols] = _sharpen(snap(pixels, grid[box]), 0.5)
     cells = _cells(part * clear)
     return cells if _proper(cells) else None
-
-
-def _any_cells(ground: _Ground) -> np.ndarray:
-    """The larger part of the first split that the picture shows, where it shows nothing better."""
-    numbers = ground.show(np.arange(ground.tree.n).reshape(ground.tree.grid))
-    first = np.zeros(ground.tree.n, np.uint8)
-    first[numbers.flat[: max(numbers.size // 2, 1)]] = 1
-    grid = ground.show(first.reshape(ground.tree.grid))
-    half = (len(ground.image) // 2,) * 2
-    return cv2.resize(grid * np.uint8(255), half, interpolation=cv2.INTER_NEAREST)
 
 
 def _seen_areas(ground: _Ground, clear: np.ndarray) -> np.ndarray:
@@ -445,6 +444,7 @@ def _draw_pair(
     return mask | tree.mask(int(others[np.argmin(far)]))
 
 
+_AROUND = np.ones((5, 5), np.uint8)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 

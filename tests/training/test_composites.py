@@ -170,26 +170,86 @@ def test_targets_are_the_shares_of_the_colours_in_the_picture(plain):
     assert seen > 20
 
 
-def test_nodes_end_where_the_colours_change(monkeypatch):
+def test_nodes_end_where_the_colours_change(plain, monkeypatch):
     """Two halves that meet within a patch; no node of the tree is worth crossing the border."""
     image = np.full((96, 96, 3), (200, 60, 40), np.uint8)
-    image[:, 50:] = (30, 90, 180)
-    record = make_record(image, noise=0.0)
-    monkeypatch.setattr(composites, "NODE_AREA", (0.4, 0.7))
-    halves = 0
-    for seed in range(40):
-        picture = compose(np.random.default_rng(seed), [record], 128, (0.0, 1.0, 0.0), 1)
-        (target,) = picture.targets.astype(float) / 255
-        if not 0.3 < target.mean() < 0.7:
-            continue
-        left = (picture.image[..., 0] > picture.image[..., 2]).astype(np.float32)
-        left = cv2.resize(left, (64, 64), interpolation=cv2.INTER_AREA)
-        overlaps = [
-            np.minimum(target, half).sum() / np.maximum(target, half).sum()
-            for half in (left, 1 - left)
-        ]
-        halves += max(overlaps) > 0.95
-    assert halves > 5
+    image[:, 38:] = (30, 90, 180)
+    records = [make_record(image, noise=0.0), flat(40, 160, 40)]
+    monkeypatch.setattr(composites, "NODE_AREA", (0.3, 0.7))
+    good = []
+    for seed in range(60):
+        picture = compose(np.random.default_rng(seed), records, 128, (0.0, 1.0, 0.0), 1)
+        (target,) = picture.targets > 127
+        red, green, blue = np.moveaxis(picture.image[::2, ::2].astype(int), 2, 0)
+        halves = (red > np.maximum(green, blue) + 40), (blue > np.maximum(red, green) + 40)
+        if min(half.sum() for half in halves) > 400:
+            inner = cv2.erode(target.view(np.uint8), np.ones((3, 3))).view(bool)
+            held = [(half & inner).sum() / inner.sum() for half in halves]
+            good.append(min(held) < 0.005)
+    assert len(good) > 20
+    assert np.mean(good) > 0.9
+
+
+def test_pieces_end_where_the_colours_change(plain, monkeypatch):
+    """A disc: what is well inside of its layers is dark, as it was, what is well outside is not."""
+    monkeypatch.setattr(composites, "UNION", 0.0)
+    monkeypatch.setattr(composites, "SCALE", (0.99, 1.01))
+    monkeypatch.setattr(composites, "LAYER_AREA", (0.25, 0.27))  # the disc has 0.26 of the picture
+    image = np.full((128, 160, 3), (230, 200, 30), np.uint8)
+    cv2.circle(image, (83, 62), 37, (30, 40, 90), -1, cv2.LINE_AA)
+    records = [flat(30, 200, 200), make_record(image, noise=0.001)]
+    seen = 0
+    for seed in range(60):
+        picture = compose(np.random.default_rng(seed), records, 128, (1.0, 0.0, 0.0), 4)
+        pixels = cv2.resize(picture.image, (64, 64), interpolation=cv2.INTER_AREA).max(2)
+        layers = picture.targets[picture.kinds == LAYER]
+        for target in layers:
+            if np.median(pixels[target == 255]) < 150:
+                assert np.percentile(pixels[target == 255], 99) < 160
+                assert target.mean() < 0.29 * 255
+                near = (cv2.dilate(target, np.ones((5, 5))) > 0) & ~layers.any(0)
+                assert np.percentile(pixels[near], 5) > 160
+                seen += 1
+    assert seen > 20
+
+
+def test_most_of_a_piece_is_within_the_picture(photos, monkeypatch):
+    shares = []
+
+    def spy(layers, size):
+        shares.extend(layer.alpha.sum() / size**2 for layer in layers)
+        return visible(layers, size)
+
+    monkeypatch.setattr(composites, "visible", spy)
+    monkeypatch.setattr(composites, "LAYER_AREA", (0.1, 0.1))
+    for seed in range(60):
+        compose(np.random.default_rng(seed), photos, 96, ALL, 1)
+    assert 90 < len(shares) < 150  # two a picture
+    assert 0.055 < min(shares) < 0.08
+    assert 0.1 < max(shares) < 0.125
+
+
+def test_the_background_is_a_crop_of_a_varying_place_and_size():
+    """The red and green of a photo tell columns and rows; pictures with layers are passed."""
+    rows, cols = np.mgrid[:160, :240]
+    where = make_record(np.stack([cols, rows, np.zeros_like(rows)], -1).astype(np.uint8))
+    ends, mirrored = [], []
+    for seed in range(250):
+        rng = np.random.default_rng(seed)
+        picture = compose(rng, [where, flat(0, 0, 255)], 64, (1.0, 0.0, 0.0), 1)
+        if picture.kinds[0] != LAYER and (picture.image[..., 2] > 128).mean() < 1e-3:
+            left, right = np.median(picture.image[:, [0, -1], 0], 0)
+            top, bottom = np.median(picture.image[[0, -1], :, 1], 1)
+            assert abs(abs(right - left) - (bottom - top)) < 12  # it is square
+            ends.append((min(left, right), max(left, right), top, bottom))
+            mirrored.append(left > right)
+    first, last, top, bottom = np.array(ends).T
+    assert 0.2 < np.mean(mirrored) < 0.8
+    assert np.ptp(first) > 40
+    assert np.ptp(top) > 20
+    sides = last - first
+    assert 0.5 * 160 < sides.min() < 0.75 * 160
+    assert 0.8 * 160 < sides.max() < 1.05 * 160
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (16, 40), (64, 24)])

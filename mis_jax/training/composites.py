@@ -287,7 +287,7 @@ def _light(
 ) -> np.ndarray:
     """Other light and sharpness for a layer, in part that of its place; uint8 [h, w, 3]."""
     if rng.random() < BLURRED:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.1, 1.2))
+        pixels = _blur(pixels, alpha, rng.uniform(0.1, 1.2))
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0, 0.15))
     levels = (levels - 0.5) * np.exp(rng.normal(0, 0.15)) + 0.5 + rng.normal(0, 0.06)
     levels = levels * np.exp(rng.normal(0, 0.05, 3))
@@ -302,6 +302,13 @@ def _light(
         levels = (np.arange(256)[:, None] - mean) * gain + mean + share * (to_mean - mean)
         pixels = cv2.cvtColor(cv2.LUT(lab, _table(levels)), cv2.COLOR_LAB2RGB)
     return pixels
+
+
+def _blur(pixels: np.ndarray, alpha: np.ndarray, sigma: float) -> np.ndarray:
+    """Blurs a layer so that what it was cut out of does not bleed into it."""
+    weights = alpha[..., None] + np.float32(1e-3)
+    both = cv2.GaussianBlur(np.concatenate([pixels * weights, weights], axis=2), (0, 0), sigma)
+    return np.rint(both[..., :3] / both[..., 3:]).astype(np.uint8)
 
 
 def _table(levels: np.ndarray) -> np.ndarray:

@@ -25,15 +25,18 @@ LAYER_AREA = (0.01, 0.35)  # of the picture, log-uniform
 NODE_AREA = (0.01, 0.5)  # of the picture, what is seen of it, log-uniform
 SEEN = 0.008  # of the picture, the least that is seen of a target
 SCALE = (0.5, 1.5)  # of pieces, where the tree has nodes for it
+MOST = 3.0  # the most that any piece is enlarged
 ANGLE = 20.0  # degrees, largest turn of a piece either way
 INSIDE = 0.6  # of a piece, the least that lies within the picture
 OWN, UNION, TWICE, FILLED = 0.1, 0.2, 0.25, 0.5  # probabilities
 BLURRED, MATCHED, COMPRESSED, HAZY = 0.5, 0.5, 0.7, 0.3  # probabilities
+RIM = 5.0  # what a side of a patch along the rim adds to its outline of 1
 SOLID = 0.15  # 4 pi area / outline^2 of a piece; a disc of patches has 0.6
 SAME = 0.9  # IoU of targets above which they are one
 TRIES = 8
 MARGIN = 4  # patches around a node that its snapped mask depends on
-STEEP = 16.0  # slope of alpha over the snapped mask
+FLAT = 1 / 16  # a snapped mask's slope per pixel below which its border is left softer than a pixel
+TIGHT = 0.6  # of a snapped mask, where a piece ends: a little inside, so that no halo is pasted
 
 
 class Composite(NamedTuple):
@@ -146,10 +149,10 @@ def _span(
     rng: np.random.Generator, side: float, pixels: int, patches: int
 ) -> tuple[slice, int, int]:
     """Patches of a crop along one axis, and its first and last pixel (exclusive)."""
-    number = min(max(round(side * patches / pixels), 1), patches)
+    number = min(max(round(side * patches / pixels), 2), patches)
     first = int(rng.integers(patches - number + 1))
-    ends = (round(end * pixels / patches) for end in (first, first + number))
-    return slice(first, first + number), *ends
+    start, stop = (round(end * pixels / patches) for end in (first, first + number))
+    return slice(first, first + number), start, stop
 
 
 # ---- layers
@@ -181,7 +184,7 @@ def _choose(rng: np.random.Generator, photos: Sequence[_Photo]) -> _Photo:
     """The photo of a piece, now and then the background's own."""
     if len(photos) == 1 or rng.random() < OWN:
         return photos[0]
-    return photos[rng.integers(1, len(photos))]
+    return photos[int(rng.integers(1, len(photos)))]
 
 
 def _draw_piece(rng: np.random.Generator, photo: _Photo, size: int) -> _Piece:
@@ -218,7 +221,8 @@ def _draw_region(rng: np.random.Generator, photo: _Photo, wanted: float) -> np.n
 def _cut(photo: _Photo, region: np.ndarray, area: float) -> _Piece:
     """Cuts a region out along the edges of the photo's colours, to fill `area` pixels.
 
-    What is going to be shrunk is shrunk first, by area averaging.
+    What is going to be shrunk is shrunk first, by area averaging. Patches that hardly differ from
+    those around them, most of which would be lost, keep their own outline.
     """
     box, pixels = _box(region, photo.pixels)
     grid = region[box]
@@ -230,23 +234,26 @@ def _cut(photo: _Photo, region: np.ndarray, area: float) -> _Piece:
     )
     pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     mask = snap(pixels, grid)
-    largest = _solid((mask > 0.5).view(np.uint8), filled=False)
-    mask *= largest | (mask < 0.5)
-    return _Piece(pixels, mask, float(np.sqrt(area / max(cv2.countNonZero(largest), 1))))
+    largest = _solid((mask > TIGHT).view(np.uint8), filled=False)
+    if cv2.countNonZero(largest) < have * shrunk**2 / 2:
+        mask = cv2.resize(grid.astype(np.float32), (width, height))
+        largest = _solid((mask > TIGHT).view(np.uint8), filled=False)
+    mask *= cv2.dilate(largest, _AROUND)
+    scale = np.sqrt(area / max(cv2.countNonZero(largest), 1))
+    most = min(1.25 * max(np.sqrt(area / have), 1), MOST)  # photos of few pixels
+    return _Piece(pixels, mask, float(min(scale, most)))
 
 
 def _place(rng: np.random.Generator, piece: _Piece, size: int) -> tuple[np.ndarray, Layer] | None:
     """Turns and moves a piece; its pixels uint8 [h, w, 3], and the layer. None: it does not fit."""
     matrix, (width, height) = _turn(rng, piece)
     alpha = cv2.warpAffine(piece.mask, matrix[:2], (width, height))
-    alpha = np.clip((alpha - 0.5) * STEEP + 0.5, 0, 1)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.35, 0.7))
+    alpha = cv2.GaussianBlur(_sharpen(alpha, TIGHT), (0, 0), rng.uniform(0.3, 0.6))
     alpha[alpha < 1 / 255] = 0
     x, y, w, h = cv2.boundingRect((alpha > 0).view(np.uint8))
     total = alpha.sum()
-    for _ in range(TRIES):
-        left = int(rng.integers(-w + 1, size))
-        top = int(rng.integers(-h + 1, size))
+    for _ in range(2 * TRIES):
+        left, top = (round(rng.uniform(-0.6 * side, size - 0.4 * side)) for side in (w, h))
         rows = slice(max(top, 0), min(top + h, size))
         cols = slice(max(left, 0), min(left + w, size))
         moved = y - top, x - left
@@ -280,7 +287,7 @@ def _light(
 ) -> np.ndarray:
     """Other light and sharpness for a layer, in part that of its place; uint8 [h, w, 3]."""
     if rng.random() < BLURRED:
-        pixels = cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.1, 1.2))
+        pixels = _blur(pixels, alpha, rng.uniform(0.1, 1.2))
     levels = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0, 0.15))
     levels = (levels - 0.5) * np.exp(rng.normal(0, 0.15)) + 0.5 + rng.normal(0, 0.06)
     levels = levels * np.exp(rng.normal(0, 0.05, 3))
@@ -295,6 +302,13 @@ def _light(
         levels = (np.arange(256)[:, None] - mean) * gain + mean + share * (to_mean - mean)
         pixels = cv2.cvtColor(cv2.LUT(lab, _table(levels)), cv2.COLOR_LAB2RGB)
     return pixels
+
+
+def _blur(pixels: np.ndarray, alpha: np.ndarray, sigma: float) -> np.ndarray:
+    """Blurs a layer so that what it was cut out of does not bleed into it."""
+    weights = alpha[..., None] + np.float32(1e-3)
+    both = cv2.GaussianBlur(np.concatenate([pixels * weights, weights], axis=2), (0, 0), sigma)
+    return np.rint(both[..., :3] / both[..., 3:]).astype(np.uint8)
 
 
 def _table(levels: np.ndarray) -> np.ndarray:
@@ -343,7 +357,10 @@ def _targets(
                 found.append((cells, kind))
                 break
             weights[kind] /= 4
-    found = found or [(_any_cells(ground), NODE)]
+    if not found:  # a photo of hardly any patches
+        half = np.zeros((len(clear) // 2,) * 2, np.uint8)
+        half[:, : len(half) // 2] = 255
+        found.append((half, NODE))
     found += [found[rng.integers(len(found))] for _ in range(count - len(found))]
     targets, kinds = zip(*found, strict=True)
     return np.stack(targets), np.array(kinds, np.int8)
@@ -364,19 +381,9 @@ def _draw_cells(
     part = np.zeros_like(clear)
     box, pixels = _box(grid, ground.image)
     rows, cols = _pixel_box(box, grid.shape, clear.shape)
-    part[rows, cols] = np.clip((snap(pixels, grid[box]) - 0.5) * STEEP + 0.5, 0, 1)
+    part[rows, cols] = _sharpen(snap(pixels, grid[box]), 0.5)
     cells = _cells(part * clear)
     return cells if _proper(cells) else None
-
-
-def _any_cells(ground: _Ground) -> np.ndarray:
-    """The larger part of the first split that the picture shows, where it shows nothing better."""
-    numbers = ground.show(np.arange(ground.tree.n).reshape(ground.tree.grid))
-    first = np.zeros(ground.tree.n, np.uint8)
-    first[numbers.flat[: max(numbers.size // 2, 1)]] = 1
-    grid = ground.show(first.reshape(ground.tree.grid))
-    half = (len(ground.image) // 2,) * 2
-    return cv2.resize(grid * np.uint8(255), half, interpolation=cv2.INTER_NEAREST)
 
 
 def _seen_areas(ground: _Ground, clear: np.ndarray) -> np.ndarray:
@@ -444,6 +451,7 @@ def _draw_pair(
     return mask | tree.mask(int(others[np.argmin(far)]))
 
 
+_AROUND = np.ones((5, 5), np.uint8)
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -459,11 +467,11 @@ def _solid(mask: np.ndarray, filled: bool) -> np.ndarray:
 
 
 def _compactness(mask: np.ndarray) -> float:
-    """4 pi area / outline^2; a side along the rim, where a photo cuts it off, counts thrice."""
+    """4 pi area / outline^2, where a side along the photo's rim, which cuts it off, counts more."""
     padded = np.pad(mask, 1)
-    outline = np.count_nonzero(np.diff(padded, axis=0)) + np.count_nonzero(np.diff(padded, axis=1))
-    rim = sum(cv2.countNonZero(side) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
-    return 4 * np.pi * cv2.countNonZero(mask) / max(outline + 2 * rim, 1) ** 2
+    outline = sum(np.count_nonzero(np.diff(padded, axis=axis)) for axis in (0, 1))
+    rim = sum(int(side.sum()) for side in (mask[0], mask[-1], mask[:, 0], mask[:, -1]))
+    return float(4 * np.pi * cv2.countNonZero(mask) / max(outline + RIM * rim, 1) ** 2)
 
 
 def _box(mask: np.ndarray, pixels: np.ndarray) -> tuple[tuple[slice, slice], np.ndarray]:
@@ -484,6 +492,13 @@ def _pixel_box(
     )
 
 
+def _sharpen(mask: np.ndarray, level: float) -> np.ndarray:
+    """A snapped mask whose border, where it is `level`, becomes one pixel wide; float32, 0..1."""
+    across, down = (cv2.Sobel(mask, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    slope = np.maximum(cv2.magnitude(across, down), FLAT)
+    return np.clip((mask - level) / slope + 0.5, 0, 1)
+
+
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
@@ -498,7 +513,8 @@ def _develop(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     image = _add_noise(image, rng, rng.uniform(0, 4))
     if rng.random() < COMPRESSED:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        _, encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), quality)
+        image = images.decode(encoded.tobytes())
     return image
 
 

@@ -85,7 +85,9 @@ class Correction(nnx.Module):
         near = _nearness(places, h, w)
         x = jnp.concatenate([flat(said), near, there[0]], -1)
         told = [jnp.repeat(x, t, 0) for x in told]
-        told[1] = told[1] + self.alike(_likeness(embedding, points).reshape(b * t, h // 2, w // 2, 3))
+        told[1] = told[1] + self.alike(
+            _likeness(embedding, points).reshape(b * t, h // 2, w // 2, 3)
+        )
         x = self.clicks(x, there, told)[0]
         x = nnx.relu(self.last(nnx.relu(x)) * there[0])
         logits = self.correct(x)[..., 0].astype(jnp.float32)
@@ -100,7 +102,7 @@ class UNet(nnx.Module):
         pairs = list(zip(widths, widths[1:], strict=False))
         self.first = conv(channels, widths[0])
         self.down = nnx.List([nnx.Linear(4 * a, b, **made) for a, b in pairs])
-        self.going = nnx.List([Block(b, **made) for b in widths[1:]])
+        self.going = nnx.List([Block(b, **made) for b in widths[2:]])
         self.up = nnx.List([nnx.Linear(b, a, **made) for a, b in pairs])
         self.coming = nnx.List([Block(b, **made) for b in widths[1:-1]])
 
@@ -111,8 +113,9 @@ class UNet(nnx.Module):
         """
         add = lambda x, k: (x if told is None else x + told[k]) * there[k]  # noqa: E731
         scales = [add(self.first(x), 0)]
-        for k, (down, going) in enumerate(zip(self.down, self.going, strict=True), start=1):
-            scales.append(going(add(down(_gathered(nnx.relu(scales[-1]))), k), there[k]))
+        for k, down in enumerate(self.down, start=1):
+            found = add(down(_gathered(nnx.relu(scales[-1]))), k)
+            scales.append(self.going[k - 2](found, there[k]) if k > 1 else found)
         for k in range(len(scales) - 2, -1, -1):
             found = scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))
             scales[k] = self.coming[k - 1](found, there[k]) if k else found
@@ -179,7 +182,9 @@ def _likeness(embedding: jax.Array, points: jax.Array) -> jax.Array:
     Of the last click, signed, and the most of either kind, 0 where there is none.
     """
     b, h, w, c = embedding.shape
-    row, col = (jnp.clip(points[..., k] / 2, 0, n - 1).astype(jnp.int32) for k, n in ((0, h), (1, w)))
+    row, col = (
+        jnp.clip(points[..., k] / 2, 0, n - 1).astype(jnp.int32) for k, n in ((0, h), (1, w))
+    )
     clicked = embedding[jnp.arange(b)[:, None, None], row, col]  # [B, T, N, C]
     like = jnp.einsum("bijc,btnc->btnij", embedding, clicked) / jnp.sqrt(c * 1.0)
     kinds = points[..., 2, None, None]

@@ -173,9 +173,7 @@ class View:
         answers: makes of the evidence's ground what answers clicks on it.
     """
 
-    def __init__(
-        self, image: np.ndarray, roi: Roi, answers: Callable[[Ground], Answer]
-    ) -> None:
+    def __init__(self, image: np.ndarray, roi: Roi, answers: Callable[[Ground], Answer]) -> None:
         self.shape, self.roi = (image.shape[0], image.shape[1]), roi
         sides = [views.longest(image.shape, side) for side in (SNAP_SIDE, MAX_SIDE)]
         self._to_snap = images.shrink(image, sides[0])

@@ -74,7 +74,9 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         params = optax.apply_updates(state["params"], updates)
         new = {"step": state["step"] + last, "params": params, "opt_state": opt_state}
         if config.optim.ema:
-            new["ema"] = optax.incremental_update(params, state["ema"], 1 - config.optim.ema)
+            # A mean over what there is by now, until that is as long as asked for.
+            new_share = jnp.maximum(1 - config.optim.ema, 1 / (1 + state["step"]))
+            new["ema"] = optax.incremental_update(params, state["ema"], new_share)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         sound = jnp.isfinite(metrics["grad_norm"]) & (value < EXPLODED)
         return kept_unless(sound, new, state), metrics, logits > 0
@@ -96,8 +98,10 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])
             seen += [track.see(mask) for track, mask in zip(tracks, masks, strict=True)]
         mean = {name: np.mean([float(m[name]) for m in found]) for name in found[0]}
-        first = [iou for count, iou in seen if count == 1]
-        mean |= {"iou": np.mean([iou for _, iou in seen]), "first_iou": np.mean(first)}
+        first = [answer for answer in seen if answer.count == 1]
+        for name, answers in (("", seen), ("first_", first)):
+            mean[f"{name}iou"] = np.mean([answer.iou for answer in answers])
+            mean[f"{name}evidence_iou"] = np.mean([answer.without for answer in answers])
         return state, {**mean, "lr": schedule(step * rounds)}
 
     return step_fn, init, shapes, places

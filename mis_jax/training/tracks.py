@@ -43,6 +43,14 @@ class Asked(NamedTuple):
     target: np.ndarray  # uint8 [h, w], 0..255, share of each cell
 
 
+class Seen(NamedTuple):
+    """How good an answer was."""
+
+    count: int  # of clicks
+    iou: float
+    without: float  # IoU of the evidence's own answer to the same clicks
+
+
 class Track:
     """One object after the other.
 
@@ -75,17 +83,20 @@ class Track:
         self._answered.append(heard)
         self._steps.append(fused.Step(click, heard.depth / CELL, 0.0, np.zeros(0, np.uint8)))
         channels = evidence.channels(ground, self._answered, self._shown)
-        said = maps.said(channels, fused.cut(channels, grid))
+        answer = fused.cut(channels, grid)
+        self._without = evaluated(answer, self._object)
+        said = maps.said(channels, answer)
         return Asked(said, maps.points(ground, self._answered), self._target)
 
-    def see(self, mask: np.ndarray) -> tuple[int, float]:
-        """Takes the network's answer, bool [h, w]; which click it was, from 1, and its IoU."""
+    def see(self, mask: np.ndarray) -> "Seen":
+        """Takes the network's answer, bool [h, w]."""
         count, iou = len(self._steps), evaluated(mask, self._object)
+        seen = Seen(count, iou, self._without)
         self._shown = mask
         self._steps[-1] = self._steps[-1]._replace(mask=np.packbits(mask))
         if iou >= DONE or count >= MOST:
             self._begin()
-        return count, iou
+        return seen
 
 
 def deepest_error(shown: np.ndarray, target: np.ndarray, rng: np.random.Generator) -> Click:

@@ -7,6 +7,7 @@ answer and is zero at the start, so that training begins with the fused predicto
 """
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import jax
@@ -99,7 +100,7 @@ class UNet(nnx.Module):
 
     def __init__(self, channels: int, widths: list[int], **made) -> None:
         conv = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        pairs = list(itertools.pairwise(widths))
         self.first = conv(channels, widths[0])
         self.down = nnx.List([nnx.Linear(4 * a, b, **made) for a, b in pairs])
         self.going = nnx.List([Block(b, **made) for b in widths[2:]])

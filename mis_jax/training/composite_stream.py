@@ -1,7 +1,8 @@
 """The stream that the evidence network learns from: shards of records -> batches of composites.
 
 As of input.py, composite k depends on the seed and k alone: it is that of record k of the shuffled
-records, with pieces of others that its own random generator draws.
+records, with pieces of others that its own random generator draws. Every HELD_OUT-th record is kept
+out of it, for made-up targets to measure on (made_up.py).
 """
 
 import dataclasses
@@ -16,20 +17,47 @@ from mis_jax.training.input import Item, Source
 
 PIECES = 4  # photos whose pieces a composite may hold, besides its background
 COUNT = 12  # targets of a composite
+HELD_OUT = 20
+FEW = 4 * HELD_OUT  # records of which none is kept out, but some are used for both
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Some of the records of a source, by their indices."""
+
+    source: Source
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, k: int) -> Item:
+        return self.source[self.indices[k]]
+
+
+def learning(source: Source) -> Part:
+    """The records that training learns from."""
+    every = range(len(source))
+    return Part(source, every if len(source) < FEW else [k for k in every if k % HELD_OUT])
+
+
+def held_out(source: Source) -> Part:
+    """Those that are kept out of it."""
+    return Part(source, range(0, len(source), HELD_OUT))
 
 
 @dataclasses.dataclass(frozen=True)
 class Compose(grain.transforms.RandomMap):
     """Record -> a composite on it, as a dict of arrays; `shares` as of `composites.compose`."""
 
-    source: Source
+    part: Part
     size: int
     shares: tuple[float, float, float]
 
     def random_map(self, element: Item, rng: np.random.Generator) -> dict:
         """One element of the stream, without its batch axis."""
-        others = rng.integers(len(self.source), size=PIECES)
-        taken = [element.record, *(self.source[int(k)].record for k in others)]
+        others = rng.integers(len(self.part), size=PIECES)
+        taken = [element.record, *(self.part[int(k)].record for k in others)]
         made = composites.compose(rng, taken, self.size, self.shares, COUNT)
         return {**made._asdict(), "index": np.int32(element.index)}
 
@@ -56,17 +84,17 @@ def composite_stream(
         prefetch: batches kept ready besides those the threads work on.
 
     Returns:
-        An iterator of `{"image": uint8 [B, S, S, 3] RGB, "targets": uint8 [B, M, S/2, S/2], "kinds":
-        int8 [B, M], "index": int32 [B], records of the backgrounds}`. `get_state()` is a dict that
-        `set_state` takes.
+        An iterator of `{"image": uint8 [B, S, S, 3] RGB, "targets": uint8 [B, M, S/2, S/2],
+        "kinds": int8 [B, M], "index": int32 [B], records of the backgrounds}`. `get_state()` is a
+        dict that `set_state` takes.
 
     Raises:
         InputError: a shard or record that cannot be read.
     """
     cv2.setNumThreads(0)
-    source = Source(files)
-    items = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    ds = items.random_map(Compose(source, size, tuple(shares)))
+    part = learning(Source(files))
+    items = grain.MapDataset.source(part).seed(seed).shuffle().repeat()
+    ds = items.random_map(Compose(part, size, tuple(shares)))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + prefetch)
     hosts = grain.sharding.ShardOptions(0, 1)
     return iter(grain.experimental.ElasticIterator(ds, images, hosts, read_options=options))

@@ -115,7 +115,7 @@ def compose(
     Returns:
         image uint8 [S, S, 3] RGB; targets uint8 [M, S/2, S/2], the share, of 255, of each cell of
         2 x 2 pixels that the target holds; kinds int8 [M], LAYER, NODE or PAIR. Targets differ,
-        unless the picture has too few of them, and none is empty or everything.
+        except that layers come again where there are too few, and none is empty or everything.
 
     Raises:
         InputError: a record whose image cannot be decoded.
@@ -161,10 +161,10 @@ def _span(
 def _paste(
     rng: np.random.Generator, image: np.ndarray, photos: Sequence[_Photo]
 ) -> tuple[np.ndarray, list[Layer]]:
-    """Pastes 0 to 4 pieces over a picture, back to front; returns it and the layers."""
+    """Pastes 1 to 5 pieces over a picture, back to front; returns it and the layers."""
     canvas, layers = image.copy(), []
     pieces = [
-        _draw_piece(rng, _choose(rng, photos), len(image)) for _ in range(rng.binomial(4, 0.5))
+        _draw_piece(rng, _choose(rng, photos), len(image)) for _ in range(1 + rng.binomial(4, 0.5))
     ]
     if len(pieces) > 1 and rng.random() < TWICE:
         first, second = rng.permutation(len(pieces))[:2]
@@ -340,16 +340,18 @@ def _targets(
     count: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Targets uint8 [M, S/2, S/2] and kinds int8 [M]."""
-    waiting = [cells for cells in map(_cells, parts) if _proper(cells)]
-    rng.shuffle(waiting)
+    layers = [cells for cells in map(_cells, parts) if _proper(cells)]
+    rng.shuffle(layers)
+    waiting: list[np.ndarray] = []
     areas = _seen_areas(ground, clear)
     found: list[tuple[np.ndarray, int]] = []
     for _ in range(count):
         weights = np.array(shares) + 1e-6
         for _ in range(TRIES):
-            weights[LAYER] *= bool(waiting)
+            weights[LAYER] *= bool(layers)
             kind = int(rng.choice(3, p=weights / weights.sum()))
             if kind == LAYER:
+                waiting = waiting or layers[:]  # one after the other, again and again
                 found.append((waiting.pop(), LAYER))
                 break
             cells = _draw_cells(rng, ground, areas, clear, kind)

@@ -18,7 +18,7 @@ from mis_jax.predictors.evidence import CELL, Answered, Ground
 
 DONE = 0.95  # IoU at which the next object's turn comes
 MOST = 20  # and the clicks after which it does anyhow
-EXACT = 0.5  # probability of a click in the deepest point; else within half of that depth
+EXACT = 0.7  # probability of a click in the deepest point; else within half of that depth
 
 
 class Place(NamedTuple):

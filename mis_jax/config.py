@@ -207,8 +207,8 @@ def data() -> dict:
         # regions it shows, as if it were the image, so that of an image of 200 cells one cell can
         # be a proposal; min_area then is of what the crop shows.
         "area_of": "image",
-        # Of the evidence network, which learns from cut-and-paste composites: how likely a target is
-        # a pasted layer, a node of the background's tree, a pair of neighbouring nodes.
+        # Of the evidence network, which learns from cut-and-paste composites: how likely a target
+        # is a pasted layer, a node of the background's tree, a pair of neighbouring nodes.
         "targets": (0.6, 0.25, 0.15),
         "scale": (0.75, 1.25),  # range of the random resize, factors
         "rotate90": 0.5,  # probability of drawing a quarter turn (0, 90, 180 or 270 degrees)

@@ -7,7 +7,9 @@ answer and is zero at the start, so that training begins with the fused predicto
 """
 
 import functools
+import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ class Correction(nnx.Module):
 
     def __init__(self, width: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> None:
         widths = [width * k for k in DEEP]
-        made = {"dtype": dtype, "rngs": rngs}
+        made: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
         self.image = UNet(PICTURE + 1, widths, **made)
         self.embed = nnx.Linear(widths[1], EMBEDDING, **made)
         self.tell = nnx.List([nnx.Linear(c, c, **made) for c in widths])
@@ -98,8 +100,8 @@ class UNet(nnx.Module):
     """Down to the coarsest scale and back, with what was found on the way down added."""
 
     def __init__(self, channels: int, widths: list[int], **made) -> None:
-        conv = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
-        pairs = list(zip(widths, widths[1:], strict=False))
+        conv: Any = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
+        pairs = list(itertools.pairwise(widths))
         self.first = conv(channels, widths[0])
         self.down = nnx.List([nnx.Linear(4 * a, b, **made) for a, b in pairs])
         self.going = nnx.List([Block(b, **made) for b in widths[2:]])

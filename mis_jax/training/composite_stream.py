@@ -56,9 +56,9 @@ def composite_stream(
         prefetch: batches kept ready besides those the threads work on.
 
     Returns:
-        An iterator of `{"image": uint8 [B, S, S, 3] RGB, "targets": uint8 [B, M, S/2, S/2], "kinds":
-        int8 [B, M], "index": int32 [B], records of the backgrounds}`. `get_state()` is a dict that
-        `set_state` takes.
+        An iterator of `{"image": uint8 [B, S, S, 3] RGB, "targets": uint8 [B, M, S/2, S/2],
+        "kinds": int8 [B, M], "index": int32 [B], records of the backgrounds}`. `get_state()` is a
+        dict that `set_state` takes.
 
     Raises:
         InputError: a shard or record that cannot be read.

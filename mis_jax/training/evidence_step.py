@@ -98,7 +98,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])
             seen += [track.see(mask) for track, mask in zip(tracks, masks, strict=True)]
         mean = {name: np.mean([float(m[name]) for m in found]) for name in found[0]}
-        first = [answer for answer in seen if answer.count == 1]
+        first = [answer for answer in seen if answer.clicks == 1]
         for name, answers in (("", seen), ("first_", first)):
             mean[f"{name}iou"] = np.mean([answer.iou for answer in answers])
             mean[f"{name}evidence_iou"] = np.mean([answer.without for answer in answers])

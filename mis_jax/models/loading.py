@@ -19,11 +19,11 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
+from mis_jax.config import SHIPPED
 from mis_jax.errors import InputError
 from mis_jax.models import correction, official, porting, simpleclick, state_dicts
 
 FILES = (".safetensors", ".pth", ".pt")
-SHIPPED = "shipped"  # the word for it
 SHIPPED_FILE = pathlib.Path(__file__).with_name("shipped.safetensors")
 
 

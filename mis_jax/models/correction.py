@@ -68,7 +68,7 @@ class Correction(nnx.Module):
     def look(self, picture: jax.Array, inside: jax.Array | None = None) -> tuple[Scales, jax.Array]:
         """What clicks need of an image: its scales, and embedding [B, h/2, w/2, EMBEDDING]."""
         there = _there(picture.shape[:3], inside)
-        scales = self.image(jnp.concatenate([picture, there[0]], -1), there)
+        scales = self.image(jnp.concatenate([picture, there[0]], -1) * there[0], there)
         told = [tell(nnx.relu(x)) for tell, x in zip(self.tell, scales, strict=True)]
         return told, self.embed(nnx.relu(scales[1]))
 
@@ -85,7 +85,7 @@ class Correction(nnx.Module):
         flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
         places = flat(points)
         near = _nearness(places, h, w)
-        x = jnp.concatenate([flat(said), near, there[0]], -1)
+        x = jnp.concatenate([flat(said), near, there[0]], -1) * there[0]
         told = [jnp.repeat(x, t, 0) for x in told]
         told[1] = told[1] + self.alike(
             _likeness(embedding, points).reshape(b * t, h // 2, w // 2, 3)
@@ -119,7 +119,7 @@ class UNet(nnx.Module):
             found = add(down(_gathered(nnx.relu(scales[-1]))), k)
             scales.append(self.going[k - 2](found, there[k]) if k > 1 else found)
         for k in range(len(scales) - 2, -1, -1):
-            found = scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))
+            found = (scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))) * there[k]
             scales[k] = self.coming[k - 1](found, there[k]) if k else found
         return scales
 

@@ -428,7 +428,5 @@ def test_other_parameters_are_another_subject(tmp_path, monkeypatch, evidence_fi
 @pytest.mark.parametrize("field", ["size", "davis_size", "flip", "threshold"])
 def test_zoom_in_has_no_effect_on_an_evidence_network(monkeypatch, evidence_file, field):
     flag_values(monkeypatch, overrides={f"eval.{field}": 1})
-    with pytest.raises(
-        InputError, match=rf"eval\.{field} has no effect on the evidence network"
-    ):
+    with pytest.raises(InputError, match=rf"eval\.{field} has no effect on the evidence network"):
         evaluate._network([str(evidence_file)], 1)

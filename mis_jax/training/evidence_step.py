@@ -88,6 +88,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
     def step_fn(state: State, batch: dict) -> tuple[State, dict]:
         step = int(state["step"])
+        step = step if step >= 0 else -1 - step  # of a state that stays as it is
         tracks, picture = _set_out(batch, pool, (config.seed, step), OBJECTS)
         pictures = sharding.to_devices({"picture": picture}, place)
         seen, found = [], []

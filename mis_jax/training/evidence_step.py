@@ -23,7 +23,14 @@ from mis_jax.models import correction
 from mis_jax.training import sharding
 from mis_jax.training.initial import start_from
 from mis_jax.training.tracks import CELL, Asked, Place, Track
-from mis_jax.training.train_step import EXPLODED, PICTURED, State, kept_unless, optimizer
+from mis_jax.training.train_step import (
+    EXPLODED,
+    PICTURED,
+    State,
+    kept_unless,
+    optimizer,
+    run_once,
+)
 
 OBJECTS = 4  # of an image that are clicked on at a time
 SMALLEST = 0.01  # of the image; errors count in shares of the object's area, but at least of this
@@ -61,7 +68,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     places = sharding.state_sharding(mesh, shapes)
 
     def init() -> State:
-        place = jax.jit(fresh, out_shardings=places)
+        place = run_once(fresh, places)
         state = place()
         return place(start_from(config.model, state["params"])) if config.model.start else state
 

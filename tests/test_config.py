@@ -84,6 +84,36 @@ def test_senseless_values_are_named(field, value):
         config.check(c)
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model.evidence", -1),
+        ("model.init", "dino"),
+        ("data.crop", 100),
+        ("optim.batch_size", 6),
+        ("optim.accumulate", 2),
+        ("clicks.max_next", 0),
+        ("data.targets", (1.0, 0.0)),
+        ("data.targets", (1.0, -0.5, 0.5)),
+        ("data.targets", (0.0, 0.0, 0.0)),
+        ("data.targets", (float("nan"), 0.5, 0.5)),
+    ],
+)
+def test_what_makes_no_sense_with_an_evidence_network_is_named(field, value):
+    c = config.default()
+    c.update_from_flattened_dict({"model.evidence": 16})
+    config.check(c)
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=re.escape(f"config.{field} is ")):
+        config.check(c)
+
+
+def test_other_models_may_have_what_it_may_not():
+    c = config.default()
+    c.update_from_flattened_dict({"data.crop": 100, "optim.batch_size": 6, "model.init": "dino"})
+    config.check(c)
+
+
 def test_fields_too_many_or_too_few_are_named():
     c = config.default()
     c.optim.lrr = 1

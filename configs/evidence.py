@@ -13,9 +13,9 @@ from mis_jax import config
 def get_config():
     c = config.default()
     c.features.model = "embedded"
-    c.data.update(crop=224, threads=2)
+    c.data.update(crop=256, threads=2)
     c.clicks.max_next = 12
-    c.model.evidence = 16
+    c.model.evidence = 32
     c.optim.update(batch_size=16, steps=3000, lr=1e-3, warmup=20, ema=0.999, clip=5.0)
     c.optim.update(milestones=(1800, 2400, 2760), decay=0.35)
     c.train.update(log_every=5, checkpoint_every=50)

@@ -154,8 +154,9 @@ def _check_evidence(values: dict[str, Any]) -> None:
         raise InputError(
             f"config.data.targets is {shares}; it has to be three shares of at least 0, not all 0."
         )
+    width = values["model.evidence"]
     needs = (
-        ("model.evidence", values["model.evidence"] > 0, "at least 0"),
+        ("model.evidence", width > 0 and width % 2 == 0, "even and at least 0"),
         ("model.init", values["model.init"] == "random", "random"),
         ("data.crop", values["data.crop"] % 32 == 0, "a multiple of 32"),
         ("optim.batch_size", values["optim.batch_size"] % 4 == 0, "a multiple of 4"),
@@ -267,7 +268,7 @@ def model() -> dict:
     """SimpleClick (models/simpleclick.py), or the evidence network (models/correction.py)."""
     return {
         # 0: SimpleClick. Else a network that corrects what trees, colours and edges say
-        # (models/correction.py), with so many channels at its finest scale, such as 16; of what
+        # (models/correction.py), with so many channels at its finest scale, such as 32; of what
         # follows it heeds init, which has to be random, start and dtype.
         "evidence": 0,
         "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano | Pico

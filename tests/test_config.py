@@ -87,7 +87,8 @@ def test_senseless_values_are_named(field, value):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("model.evidence", -1),
+        ("model.evidence", -2),
+        ("model.evidence", 15),
         ("model.init", "dino"),
         ("data.crop", 100),
         ("optim.batch_size", 6),

@@ -1,8 +1,9 @@
 """The evidence network: what an image and its clicks say (predictors/evidence.py) -> a correction.
 
-A U-Net of the image alone and one of the clicks, on cells of two pixels. The image's is computed
-once for all clicks on it; at each of its scales it tells that of the clicks what it found, and its
-embedding says what else looks like the clicked places. The result is added to the evidence's own
+A U-Net of the image alone and one of the clicks. The image's is computed once for all clicks on it;
+at each of its scales it tells that of the clicks what it found, and its embedding says what else
+looks like the clicked places. Evidence comes in cells of two pixels; four of them are a patch, the
+finest scale, and the correction has a value for each of the four. It is added to the evidence's own
 answer and is zero at the start, so that training begins with the fused predictor.
 """
 
@@ -16,11 +17,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 PICTURE, SAID = 22, 5  # channels of the inputs, see `Correction.__call__`
-DEEP = (1, 2, 3, 4, 4)  # times the width: channels of cells of 2, 4, 8, 16 and 32 pixels
+NEARNESS = 8  # channels of `_nearness`
+DEEP = (2, 3, 4, 4)  # half widths: channels of patches of 4, 8, 16 and 32 pixels
 EMBEDDING = 16
-MULTIPLE = 2 ** (len(DEEP) - 1)  # of which h and w have to be multiples
+MULTIPLE = 2 ** len(DEEP)  # of which h and w have to be multiples
 BELIEF = 2.0  # log-odds of the evidence's own answer
-NEAR, FAR = 6.0, 24.0  # cells over which a click's nearness falls off
+NEAR, FAR = 3.0, 12.0  # patches over which a click's nearness falls off
 
 Scales = list[jax.Array]
 
@@ -29,22 +31,20 @@ class Correction(nnx.Module):
     """Evidence -> log-odds of the object.
 
     Args:
-        width: channels of the finest scale.
+        width: channels of the finest scale, even.
         dtype: in which it computes; parameters are float32.
         rngs: of the initial parameters.
     """
 
     def __init__(self, width: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> None:
-        widths = [width * k for k in DEEP]
+        widths = [width * k // 2 for k in DEEP]
         made: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-        self.image = UNet(PICTURE + 1, widths, **made)
-        self.embed = nnx.Linear(widths[1], EMBEDDING, **made)
+        self.image = UNet(4 * PICTURE + 1, widths, **made)
+        self.embed = nnx.Linear(width, EMBEDDING, **made)
         self.tell = nnx.List([nnx.Linear(c, c, **made) for c in widths])
-        self.clicks = UNet(SAID + 9, widths, **made)
-        self.alike = nnx.Linear(3, widths[1], **made)
-        self.last = nnx.Conv(width, width, (3, 3), **made)
+        self.clicks = UNet(4 * SAID + NEARNESS + 4, widths, **made)
         zero = nnx.initializers.zeros_init()
-        self.correct = nnx.Linear(width, 1, kernel_init=zero, **made)
+        self.correct = nnx.Linear(width, 4, kernel_init=zero, **made)
 
     def __call__(
         self,
@@ -68,9 +68,10 @@ class Correction(nnx.Module):
     def look(self, picture: jax.Array, inside: jax.Array | None = None) -> tuple[Scales, jax.Array]:
         """What clicks need of an image: its scales, and embedding [B, h/2, w/2, EMBEDDING]."""
         there = _there(picture.shape[:3], inside)
-        scales = self.image(jnp.concatenate([picture, there[0]], -1) * there[0], there)
+        x = jnp.concatenate([_gathered(picture), there[0]], -1) * there[0]
+        scales = self.image(x, there)
         told = [tell(nnx.relu(x)) for tell, x in zip(self.tell, scales, strict=True)]
-        return told, self.embed(nnx.relu(scales[1]))
+        return told, self.embed(nnx.relu(scales[0]))
 
     def answer(
         self,
@@ -82,17 +83,13 @@ class Correction(nnx.Module):
         """As `__call__`, of what `look` found."""
         (told, embedding), (b, t, h, w, _) = looked, said.shape
         there = [jnp.repeat(x, t, 0) for x in _there((b, h, w), inside)]
-        flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
-        places = flat(points)
-        near = _nearness(places, h, w)
-        x = jnp.concatenate([flat(said), near, there[0]], -1) * there[0]
         told = [jnp.repeat(x, t, 0) for x in told]
-        told[1] = told[1] + self.alike(
-            _likeness(embedding, points).reshape(b * t, h // 2, w // 2, 3)
-        )
-        x = self.clicks(x, there, told)[0]
-        x = nnx.relu(self.last(nnx.relu(x)) * there[0])
-        logits = self.correct(x)[..., 0].astype(jnp.float32)
+        flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
+        points = points * jnp.array([0.5, 0.5, 1, 0.5])  # of cells -> of patches
+        near, like = _nearness(flat(points), h // 2, w // 2), flat(_likeness(embedding, points))
+        x = jnp.concatenate([_gathered(flat(said)), near, like, there[0]], -1) * there[0]
+        x = nnx.relu(self.clicks(x, there, told)[0])
+        logits = _scattered(self.correct(x).astype(jnp.float32))[..., 0]
         return BELIEF * said[..., -1] + logits.reshape(b, t, h, w)
 
 
@@ -100,13 +97,12 @@ class UNet(nnx.Module):
     """Down to the coarsest scale and back, with what was found on the way down added."""
 
     def __init__(self, channels: int, widths: list[int], **made) -> None:
-        conv: Any = functools.partial(nnx.Conv, kernel_size=(3, 3), **made)
         pairs = list(itertools.pairwise(widths))
-        self.first = conv(channels, widths[0])
+        self.first = nnx.Conv(channels, widths[0], (3, 3), **made)
         self.down = nnx.List([nnx.Linear(4 * a, b, **made) for a, b in pairs])
-        self.going = nnx.List([Block(b, **made) for b in widths[2:]])
+        self.going = nnx.List([Block(b, **made) for b in widths[1:]])
         self.up = nnx.List([nnx.Linear(b, a, **made) for a, b in pairs])
-        self.coming = nnx.List([Block(b, **made) for b in widths[1:-1]])
+        self.coming = nnx.List([Block(a, **made) for a in widths[:-1]])
 
     def __call__(self, x: jax.Array, there: Scales, told: Scales | None = None) -> Scales:
         """[B, h, w, channels] -> [B, h / 2^k, w / 2^k, widths[k]] for each k, the finest first.
@@ -115,12 +111,11 @@ class UNet(nnx.Module):
         """
         add = lambda x, k: (x if told is None else x + told[k]) * there[k]  # noqa: E731
         scales = [add(self.first(x), 0)]
-        for k, down in enumerate(self.down, start=1):
-            found = add(down(_gathered(nnx.relu(scales[-1]))), k)
-            scales.append(self.going[k - 2](found, there[k]) if k > 1 else found)
+        for k, (down, going) in enumerate(zip(self.down, self.going, strict=True), start=1):
+            scales.append(going(add(down(_gathered(nnx.relu(scales[-1]))), k), there[k]))
         for k in range(len(scales) - 2, -1, -1):
-            found = (scales[k] + _enlarged(self.up[k](nnx.relu(scales[k + 1])))) * there[k]
-            scales[k] = self.coming[k - 1](found, there[k]) if k else found
+            found = (scales[k] + _repeated(self.up[k](nnx.relu(scales[k + 1])))) * there[k]
+            scales[k] = self.coming[k](found, there[k])
         return scales
 
 
@@ -137,9 +132,9 @@ class Block(nnx.Module):
 
 
 def _there(shape: tuple[int, ...], inside: jax.Array | None) -> Scales:
-    """1 in the image, else 0, at each scale: float32 [B, h / 2^k, w / 2^k, 1]."""
+    """1 in the image, else 0, at each scale: float32 [B, h / 2^k, w / 2^k, 1], k from 1."""
     x = (jnp.ones(shape) if inside is None else inside)[..., None]
-    return [x[:, :: 2**k, :: 2**k] for k in range(len(DEEP))]
+    return [x[:, :: 2**k, :: 2**k] for k in range(1, len(DEEP) + 1)]
 
 
 def _gathered(x: jax.Array) -> jax.Array:
@@ -149,44 +144,49 @@ def _gathered(x: jax.Array) -> jax.Array:
     return x.reshape(b, h // 2, w // 2, 4 * c)
 
 
-def _enlarged(x: jax.Array) -> jax.Array:
+def _scattered(x: jax.Array) -> jax.Array:
+    """The inverse of `_gathered`."""
+    b, h, w, c = x.shape
+    x = x.reshape(b, h, w, 2, 2, c // 4).swapaxes(2, 3)
+    return x.reshape(b, 2 * h, 2 * w, c // 4)
+
+
+def _repeated(x: jax.Array) -> jax.Array:
     """Every cell of [B, h, w, C] becomes four."""
     return jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
 
 
 def _nearness(points: jax.Array, h: int, w: int) -> jax.Array:
-    """How near each cell is to the clicks, float32 [B, h, w, 8]; `points` are [B, N, 4].
+    """How near each patch is to the clicks, float32 [B, h, w, NEARNESS]; `points` are [B, N, 4].
 
     To the nearest of either kind, within NEAR and FAR; to the last, signed, within NEAR and within
     its depth; whether the last is of no depth, and its depth.
     """
     rows, cols, kinds, depths = jnp.moveaxis(points, -1, 0)[..., None, None]
-    far = jnp.full((len(points), h, w), jnp.inf)
-    least = {1: far, -1: far}
+
+    def away(n):
+        return (jnp.arange(h)[:, None] - rows[:, n]) ** 2 + (jnp.arange(w) - cols[:, n]) ** 2
+
+    least = dict.fromkeys((1, -1), jnp.full((len(points), h, w), jnp.inf))
     for n in range(points.shape[1]):  # one at a time: together they would fill the memory
-        away = (jnp.arange(h)[:, None] - rows[:, n]) ** 2 + (jnp.arange(w) - cols[:, n]) ** 2
-        least = {
-            kind: jnp.minimum(found, jnp.where(kinds[:, n] == kind, away, jnp.inf))
-            for kind, found in least.items()
-        }
-    away = (jnp.arange(h)[:, None] - rows[:, 0]) ** 2 + (jnp.arange(w) - cols[:, 0]) ** 2
-    of = [jnp.exp(-jnp.sqrt(least[kind]) / reach) for kind in (1, -1) for reach in (NEAR, FAR)]
-    last, kind, depth = jnp.sqrt(away), kinds[:, 0], depths[:, 0]
+        of = {kind: jnp.where(kinds[:, n] == kind, away(n), jnp.inf) for kind in least}
+        least = {kind: jnp.minimum(least[kind], of[kind]) for kind in least}
+    near = [jnp.exp(-jnp.sqrt(x) / reach) for x in least.values() for reach in (NEAR, FAR)]
+    last, kind, depth = jnp.sqrt(away(0)), kinds[:, 0], depths[:, 0]
     fading = kind * jnp.exp(-last / jnp.where(depth > 0, depth, FAR))
     flat = lambda x: jnp.broadcast_to(x, last.shape)  # noqa: E731
     more = [kind * jnp.exp(-last / NEAR), fading, flat(depth == 0), flat(jnp.log1p(depth) / 2)]
-    return jnp.stack([*of, *more], -1)
+    return jnp.stack([*near, *more], -1)
 
 
 def _likeness(embedding: jax.Array, points: jax.Array) -> jax.Array:
-    """How much each cell's embedding is like those of the clicks, float32 [B, T, h, w, 3].
+    """How much each patch's embedding is like those of the clicks, float32 [B, T, h, w, 3].
 
     Of the last click, signed, and the most of either kind, 0 where there is none.
     """
     b, h, w, c = embedding.shape
-    row, col = (
-        jnp.clip(points[..., k] / 2, 0, n - 1).astype(jnp.int32) for k, n in ((0, h), (1, w))
-    )
+    row = jnp.clip(points[..., 0], 0, h - 1).astype(jnp.int32)
+    col = jnp.clip(points[..., 1], 0, w - 1).astype(jnp.int32)
     clicked = embedding[jnp.arange(b)[:, None, None], row, col]  # [B, T, N, C]
     like = jnp.einsum("bijc,btnc->btnij", embedding, clicked) / jnp.sqrt(c * 1.0)
     kinds = points[..., 2, None, None]
@@ -202,6 +202,7 @@ def make(width: int, seed: int | jax.Array = 0, dtype: str = "auto") -> Correcti
     return Correction(width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(seed))
 
 
+@functools.cache
 def shapes(width: int) -> dict:
     """The parameters as `jax.ShapeDtypeStruct`."""
     return nnx.to_pure_dict(nnx.state(nnx.eval_shape(lambda: make(width)), nnx.Param))

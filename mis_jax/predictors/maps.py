@@ -1,4 +1,4 @@
-"""What the evidence network (models/correction.py) sees: evidence as arrays, as in training."""
+"""What the evidence network sees (models/correction.py): evidence as arrays."""
 
 from collections.abc import Sequence
 

@@ -21,8 +21,8 @@ from mis_jax.records import Record
 LAYER, NODE, PAIR = 0, 1, 2  # kinds of targets
 CROP = (0.55, 1.0)  # of the largest square of a photo, the background's
 ENLARGED = 1.3  # background pixels a photo pixel at most, except where the whole photo has too few
-LAYER_AREA = (0.01, 0.35)  # of the picture, log-uniform
-NODE_AREA = (0.01, 0.5)  # of the picture, what is seen of it, log-uniform
+LAYER_AREA = (0.01, 0.5)  # of the picture, log-uniform
+NODE_AREA = (0.01, 0.6)  # of the picture, what is seen of it, log-uniform
 SEEN = 0.008  # of the picture, the least that is seen of a target
 SCALE = (0.5, 1.5)  # of pieces, where the tree has nodes for it
 MOST = 3.0  # the most that any piece is enlarged

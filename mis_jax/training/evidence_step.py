@@ -33,6 +33,7 @@ from mis_jax.training.train_step import (
 )
 
 OBJECTS = 4  # of an image that are clicked on at a time
+ENTROPY = 0.2  # weight of the cross-entropy beside the IoU
 SMALLEST = 0.01  # of the image; errors count in shares of the object's area, but at least of this
 
 
@@ -148,7 +149,10 @@ def make_look(config: ConfigDict, mesh: Mesh) -> Callable:
 
 
 def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """Cross-entropy in shares of the object: a small one's errors count as a large one's.
+    """1 - the soft IoU, and cross-entropy in shares of the object.
+
+    Both count a small object's errors as a large one's. Cross-entropy alone would leave out what is
+    object with less than even odds, of which the first click leaves much.
 
     Args:
         logits: float32 [B, T, h, w].
@@ -156,8 +160,11 @@ def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
     """
     share = target.astype(jnp.float32) / 255
     wrong = jnp.sum(optax.sigmoid_binary_cross_entropy(logits, share), (2, 3))
-    cells = logits.shape[2] * logits.shape[3]
-    return jnp.mean(wrong / jnp.maximum(jnp.sum(share, (2, 3)), SMALLEST * cells))
+    cells, area = logits.shape[2] * logits.shape[3], jnp.sum(share, (2, 3))
+    prob = jax.nn.sigmoid(logits)
+    both = jnp.sum(prob * share, (2, 3))
+    missed = 1 - both / jnp.maximum(jnp.sum(prob, (2, 3)) + area - both, 1)
+    return jnp.mean(missed + ENTROPY * wrong / jnp.maximum(area, SMALLEST * cells))
 
 
 def _is_sound(metrics: Mapping[str, jax.Array]) -> bool:

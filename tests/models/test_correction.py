@@ -104,17 +104,17 @@ def test_only_the_last_click_has_a_place_in_the_order():
 
 def test_likeness_is_that_of_the_clicked_cells():
     rng = np.random.default_rng(4)
-    embedding = rng.normal(size=(IMAGES, H // 2, W // 2, 16)).astype(np.float32)
+    embedding = rng.normal(size=(IMAGES, H, W, 16)).astype(np.float32)
     points = clicks(rng, IMAGES, LISTS)
     found = correction._likeness(embedding, points)
     for b, t in np.ndindex(IMAGES, LISTS):
         like = {1: [], -1: [], 0: []}
         for row, col, kind, _ in points[b, t]:
-            at = embedding[b, int(row) // 2, int(col) // 2]
+            at = embedding[b, int(row), int(col)]
             like[int(kind)].append(np.einsum("ijc,c->ij", embedding[b], at) / 4)
         last = points[b, t, 0, 2]
         wanted = [last * like[int(last)][0]]
-        wanted += [np.max(like[k], 0) if like[k] else np.zeros((H // 2, W // 2)) for k in (1, -1)]
+        wanted += [np.max(like[k], 0) if like[k] else np.zeros((H, W)) for k in (1, -1)]
         np.testing.assert_allclose(found[b, t], np.stack(wanted, -1), atol=1e-4)
 
 
@@ -129,9 +129,9 @@ def test_nearness_falls_off_with_the_distance(seed):
         for kind in (1, -1):
             mine = [d for d, p in zip(away, points[b], strict=True) if p[2] == kind]
             near = np.min(mine, 0) if mine else np.full((H, W), np.inf)
-            wanted += [np.exp(-near / 6), np.exp(-near / 24)]
+            wanted += [np.exp(-near / 3), np.exp(-near / 12)]
         kind, depth = points[b, 0, 2:]
-        wanted += [kind * np.exp(-away[0] / 6), kind * np.exp(-away[0] / (depth or 24))]
+        wanted += [kind * np.exp(-away[0] / 3), kind * np.exp(-away[0] / (depth or 12))]
         wanted += [np.full((H, W), depth == 0), np.full((H, W), np.log1p(depth) / 2)]
         np.testing.assert_allclose(found[b], np.stack(wanted, -1), atol=1e-5)
 

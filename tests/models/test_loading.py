@@ -70,5 +70,5 @@ def test_it_is_exported(tmp_path, monkeypatch, capsys):
 
 def test_a_digest_is_of_every_parameter():
     params = small_evidence.parameters()
-    other = {**params, "last": {**params["last"], "bias": params["last"]["bias"] + 1}}
+    other = {**params, "embed": {**params["embed"], "bias": params["embed"]["bias"] + 1}}
     assert loading.digest(params) != loading.digest(other)

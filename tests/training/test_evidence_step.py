@@ -75,7 +75,7 @@ def steps(made, batch):
     return states, metrics
 
 
-def test_the_loss_is_the_cross_entropy_in_shares_of_the_object():
+def test_the_loss_is_the_soft_iou_and_cross_entropy_in_shares_of_the_object():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(2, 3, 8, 10)).astype(np.float32)
     target = rng.integers(0, 256, logits.shape).astype(np.uint8)
@@ -84,7 +84,10 @@ def test_the_loss_is_the_cross_entropy_in_shares_of_the_object():
     share = target / 255.0
     prob = 1 / (1 + np.exp(-logits.astype(np.float64)))
     wrong = -(share * np.log(prob) + (1 - share) * np.log(1 - prob)).sum((2, 3))
-    wanted = np.mean(wrong / np.maximum(share.sum((2, 3)), 0.01 * 80))
+    both, area = (prob * share).sum((2, 3)), share.sum((2, 3))
+    soft = both / np.maximum(prob.sum((2, 3)) + area - both, 1)
+    entropy = wrong / np.maximum(area, 0.01 * 80)
+    wanted = np.mean(1 - soft + evidence_step.ENTROPY * entropy)
     assert float(evidence_step.loss(logits, target)) == pytest.approx(wanted, rel=1e-4)
 
 
@@ -227,6 +230,7 @@ def whole(files, folder, run_config):
     return folder / "whole"
 
 
+@pytest.mark.slow
 def test_a_run_is_trained_and_opened(whole, files, tmp_path):
     assert [m["step"] for m in metrics_of(whole)] == [1, 2, 3, 4]
     assert sorted(metrics_of(whole)[0]) == sorted([*METRICS, "step"])
@@ -239,6 +243,7 @@ def test_a_run_is_trained_and_opened(whole, files, tmp_path):
         export(whole, tmp_path / "mine.pth")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(
     whole, files, tmp_path, run_config, monkeypatch
 ):
@@ -262,6 +267,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert (tmp_path / "run/pictures/4.jpg").exists()
 
 
+@pytest.mark.slow
 def test_a_run_whose_loss_explodes_ends_in_a_sentence(files, tmp_path):
     c = settings(**{"optim.batch_size": 32, "optim.lr": 1e30})
     with pytest.raises(

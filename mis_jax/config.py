@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mis_jax.errors import InputError, instead, last_line
 
+SHIPPED = "shipped"  # in place of a run: the model that comes with the package
 CHOICES = {  # the words that a field takes
     "data.sampling": ("top_down", "uniform", "fixed"),
     "data.area_of": ("image", "crop"),
@@ -142,6 +143,32 @@ def check(config: ConfigDict) -> None:
     scale = tuple(values["data.scale"])
     if len(scale) != 2 or not 0 < scale[0] <= scale[1]:
         raise InputError(f"config.data.scale is {scale}; it has to be a range such as (0.5, 2.0).")
+    if values["model.evidence"]:
+        _check_evidence(values)
+
+
+def _check_evidence(values: dict[str, Any]) -> None:
+    """Raises `InputError` where the settings of an evidence network make no sense."""
+    shares = tuple(values["data.targets"])
+    if len(shares) != 3 or min(shares) < 0 or not 0 < sum(shares) < float("inf"):
+        raise InputError(
+            f"config.data.targets is {shares}; it has to be three shares of at least 0, not all 0."
+        )
+    width = values["model.evidence"]
+    needs = (
+        ("model.evidence", width > 0 and width % 2 == 0, "even and at least 0"),
+        ("model.init", values["model.init"] == "random", "random"),
+        ("data.crop", values["data.crop"] % 32 == 0, "a multiple of 32"),
+        ("optim.batch_size", values["optim.batch_size"] % 4 == 0, "a multiple of 4"),
+        ("optim.accumulate", values["optim.accumulate"] == 1, "1"),
+        ("clicks.max_next", values["clicks.max_next"] > 0, "at least 1"),
+    )
+    for name, fits, wanted in needs:
+        if not fits:
+            raise InputError(
+                f"config.{name} is {values[name]}; with an evidence network (config.model.evidence)"
+                f" it has to be {wanted}."
+            )
 
 
 def _is_like(value: object, usual: object) -> bool:
@@ -238,17 +265,20 @@ def clicks() -> dict:
 
 
 def model() -> dict:
-    """SimpleClick (models/simpleclick.py)."""
+    """SimpleClick (models/simpleclick.py), or the evidence network (models/correction.py)."""
     return {
         # 0: SimpleClick. Else a network that corrects what trees, colours and edges say
-        # (models/correction.py), with so many channels at its finest scale, such as 16.
+        # (models/correction.py), with so many channels at its finest scale, such as 32; of what
+        # follows it heeds init, which has to be random, start and dtype.
         "evidence": 0,
         "variant": "B",  # a key of simpleclick.VARIANTS: B | L | H | xTiny, and our S | Nano | Pico
         "patch": 0,  # patch size in pixels; 0: the variant's own
         "init": "random",  # of the backbone: random | mae | dino
         "weights": "",  # .safetensors or .pth for init mae or dino; empty: the cache folder
         # A run, or a file as mis-jax evaluate takes it, to begin from with all its parameters, as
-        # fine-tuning does; its own init must be the one above, for the sake of the licence.
+        # fine-tuning does; its own init must be the one above, for the sake of the licence. Here
+        # and wherever a run is taken, the word shipped is the evidence network that comes with
+        # mis_jax; beside a file or folder of that name the word is refused, and ./shipped is that.
         "start": "",
         "dtype": "auto",  # compute type; auto: bfloat16 on accelerators, float32 on the CPU
         "remat": "none",  # or a name of jax.checkpoint_policies, such as nothing_saveable

@@ -26,7 +26,7 @@ def test_sections_passed_on_whole_fit_their_functions():
     rest = {"source", "folder", "extractor", "batch_size", "shard", "reading"}
     assert set(config.propose()) == parameters(propose.propose) - rest
     rest = {"files", "seed", "batch_size", "max_points", "gamma", "shard", "say"}
-    assert set(config.data()) == parameters(input.train_stream) - rest
+    assert set(config.data()) - {"targets"} == parameters(input.train_stream) - rest
     own = {"mask", "smooth_weight"}
     assert set(config.loss()) - own == parameters(losses.smoothness) - {"logits", "image"}
 
@@ -82,6 +82,37 @@ def test_senseless_values_are_named(field, value):
     c.update_from_flattened_dict({field: value})
     with pytest.raises(InputError, match=re.escape(f"config.{field} is ")):
         config.check(c)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("model.evidence", -2),
+        ("model.evidence", 15),
+        ("model.init", "dino"),
+        ("data.crop", 100),
+        ("optim.batch_size", 6),
+        ("optim.accumulate", 2),
+        ("clicks.max_next", 0),
+        ("data.targets", (1.0, 0.0)),
+        ("data.targets", (1.0, -0.5, 0.5)),
+        ("data.targets", (0.0, 0.0, 0.0)),
+        ("data.targets", (float("nan"), 0.5, 0.5)),
+    ],
+)
+def test_what_makes_no_sense_with_an_evidence_network_is_named(field, value):
+    c = config.default()
+    c.update_from_flattened_dict({"model.evidence": 16})
+    config.check(c)
+    c.update_from_flattened_dict({field: value})
+    with pytest.raises(InputError, match=re.escape(f"config.{field} is ")):
+        config.check(c)
+
+
+def test_other_models_may_have_what_it_may_not():
+    c = config.default()
+    c.update_from_flattened_dict({"data.crop": 100, "optim.batch_size": 6, "model.init": "dino"})
+    config.check(c)
 
 
 def test_fields_too_many_or_too_few_are_named():

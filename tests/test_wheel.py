@@ -19,6 +19,7 @@ import numpy as np
 import mis_jax
 image = np.random.default_rng(0).integers(0, 40, (160, 240, 3)).astype(np.uint8)
 image[40:120, 80:200] += np.uint8([200, 40, 10])
+assert mis_jax.Predictor().settings["parameters"]  # the model that comes with the package
 predictor = mis_jax.FusedPredictor()
 predictor.set_image(image)
 mask = predictor.click(x=140, y=80)

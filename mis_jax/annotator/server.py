@@ -1,7 +1,6 @@
 """Outlining photos with clicks in the browser: `mis-jax annotate IMAGES [--run RUN]`.
 
-The model of a training run answers the clicks, or, without one, trees, colours and edges of each
-photo together, which takes no training.
+The model of a training run answers the clicks, or, without one, the model that comes with mis_jax.
 
 Click on a thing, correct its mask with more clicks, save: PNG, 255 on the thing and 0 elsewhere,
 as large as the upright photo. The page is for this machine only (127.0.0.1).
@@ -24,11 +23,12 @@ from mis_jax.datasets import Reading, images
 from mis_jax.errors import InputError
 from mis_jax.files import resource
 from mis_jax.models import loading
-from mis_jax.predictors import FusedPredictor, Predictor
+from mis_jax.predictors import FusedPredictor, Predictor, shipped
 from mis_jax.records import ignored_lines, masks_left_out, propose
 
 HOST = "127.0.0.1"
 FRESH = {"Cache-Control": "no-store"}
+USUAL = 384, 512  # pixels of an image, of which most photos have the sides' ratio
 
 
 def make_app(session: Session) -> Any:
@@ -113,7 +113,7 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "run",
         "",
-        "Training run whose model answers; none: trees, colours and edges of each photo do.",
+        "Training run or weights file whose model answers; none: the one that comes with mis_jax.",
     )
     flags.DEFINE_string("output", "", "Folder for masks/; by default annotations beside IMAGES.")
     flags.DEFINE_integer("port", 8000, f"The page is http://{HOST}:PORT.", 0, 65535)
@@ -143,12 +143,12 @@ def main(argv: Sequence[str]) -> None:
         listener = socket.create_server((HOST, port))
     except OSError as error:
         raise InputError(f"--port {port}: {error.strerror}; give another one.") from None
-    alone = "no --run: trees, colours and edges answer"
+    alone = "no --run: the model that comes with mis_jax answers"
     source = f"loading the model of {run}, up to a minute" if run else alone
     said = [*masks_left_out(of_others), *ignored_lines(images.ignored_files(argv[1]))]
     print("\n".join([*said, f"{len(pictures)} images; {source} ..."]), flush=True)
-    predictor = Predictor.load(run) if run else FusedPredictor()
-    predictor.set_image(np.zeros((64, 64, 3), np.uint8))
+    predictor: Predictor | FusedPredictor = Predictor.load(run) if run else shipped()
+    predictor.set_image(np.zeros((*USUAL, 3), np.uint8))
     predictor.click(32, 32)  # compiles, so that the first click in the page is answered at once
     address = f"http://{HOST}:{listener.getsockname()[1]}"
     print(f"The page is {address}, the masks go to {output}/masks. Ctrl+C ends it.", flush=True)

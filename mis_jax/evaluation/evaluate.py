@@ -1,14 +1,13 @@
 """Simulated clicks on benchmarks -> number of clicks (NoC): `mis-jax evaluate RUN --datasets ...`.
 
-`mis-jax evaluate --datasets ... --output DIR` needs no run: trees, colours and edges of each image
-answer, or what `--predictor` names. What is clicked, and how, is in clicking.py and clicker.py;
+`mis-jax evaluate --datasets ... --output DIR` needs no run: the model that comes with mis_jax
+answers, or what `--predictor` names. What is clicked, and how, is in clicking.py and clicker.py;
 this makes the predictors, and writes the tables (metrics.py, tables.py, formats.py) and figures
 (figures.py).
 """
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from absl import flags
 
 import mis_jax
 from mis_jax import options
+from mis_jax.config import SHIPPED
 from mis_jax.datasets import Benchmark, Reading, benchmarks
 from mis_jax.errors import InputError
 from mis_jax.evaluation import figures, formats, tables
@@ -33,10 +33,18 @@ from mis_jax.evaluation.clicking import (
     stories_folder,
 )
 from mis_jax.files import write_file
-from mis_jax.predictors import FusedPredictor, TreePredictor, classics, make_network
+from mis_jax.predictors import (
+    CorrectedPredictor,
+    FusedPredictor,
+    TreePredictor,
+    classics,
+    make_network,
+    shipped,
+)
 
-# Predictors without a network.
+# Predictors that need no run.
 ALONE: dict[str, Callable[[], Any]] = {
+    SHIPPED: shipped,
     "fused": FusedPredictor,
     "tree": TreePredictor,
     "tree-blocks": functools.partial(TreePredictor, snapping=False),
@@ -56,14 +64,17 @@ def define_flags() -> None:
         "name of your own for a folder of images/ and masks/, one of NAME.jpg and NAME.png, or "
         "COCO's annotations, FILE.json:IMAGES.",
     )
-    flags.DEFINE_string("output", "", "Folder for the results; RUN/eval by default, if a RUN is.")
+    flags.DEFINE_string(
+        "output", "", "Folder for the results; RUN/eval by default, if a RUN is given."
+    )
     flags.DEFINE_enum(
         "predictor",
         None,
         ["network", *ALONE],
-        "What answers the clicks: the network of RUN, by default if a RUN is; or, without a RUN, "
-        "trees, colours and edges of each image together (fused, the default then), its merge "
-        "trees alone, masks along edges (tree) or patches (tree-blocks), or a classic method: "
+        "What answers the clicks: the network of RUN, by default if a RUN is given; or, without a "
+        "RUN, the model that comes with mis_jax (shipped, the default then), trees, colours and "
+        "edges of each image together, which it corrects (fused), the merge trees alone, masks "
+        "along edges (tree) or patches (tree-blocks), or a classic method: "
         "graph cut, random walk, geodesic matting, geodesic (gsc) or Euclidean (esc) star "
         "convexity.",
     )
@@ -82,12 +93,15 @@ def main(argv: Sequence[str]) -> None:
     """Binary: `mis-jax evaluate RUN --datasets grabcut=DIR,mine=DIR`."""
     f = flags.FLAGS
     shard, output = options.parse_shard(f.shard), Path(f.output)
-    opened = open_datasets(f.datasets, _reading(argv[1:]))
-    name = f.predictor or ("network" if argv[1:] else "fused")
+    words, name = argv[1:], f.predictor
+    opened = open_datasets(f.datasets, _reading(words))
+    if list(words) == [SHIPPED] and name in (None, "network", SHIPPED):
+        words, name = [], SHIPPED
+    name = name or ("network" if words else SHIPPED)
     if name in ALONE:
-        subject = _alone(argv[1:], name)
+        subject = _alone(words, name)
     else:
-        subject, default = _network(argv[1:], f.at_once)
+        subject, default = _network(words, f.at_once)
         output = Path(f.output or default)
     print(run(subject, opened, output, f.pictures, f.at_once, shard))
 
@@ -152,7 +166,7 @@ def _stories(subject: Subject, opened: Sequence[Benchmark], output: Path) -> dic
 
 
 def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
-    """The network of a run or weights file, and where its results go unless the user says."""
+    """The model of a run or weights file, and where its results go unless the user says."""
     if len(arguments) != 1:
         raise InputError(
             "A network needs one run or weights file: mis-jax evaluate RUN --datasets NAME=FOLDER."
@@ -163,6 +177,7 @@ def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
 
     path = Path(arguments[0])
     config, params = loading.load(path)
+    default = path / "eval" if path.is_dir() else Path(f"{path}-eval")
     settings = _settings(config)
     backend = jax.default_backend()
     at_once = at_once or AT_ONCE.get(backend, AT_ONCE_ELSEWHERE)
@@ -171,8 +186,12 @@ def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
         "step": loading.latest_step(path) if path.is_dir() else None,
         "predictor": "network",
         "model": config.model.to_dict(),
-        "parameters": _digest(params),
+        "parameters": loading.digest(params),
     }
+    if config.model.evidence:
+        m = config.model
+        make = functools.partial(CorrectedPredictor, params, m.evidence, m.dtype)
+        return _per_object(make, settings, identity, f"the evidence network of {path}"), default
     if backend != "cpu":  # there, the last digits may depend on the shape of a pass
         identity["at_once"] = at_once
 
@@ -181,12 +200,11 @@ def _network(arguments: Sequence[str], at_once: int) -> tuple[Subject, Path]:
         network = make_network(config, params, size, settings["flip"])
         return batched_predictors(network, size, settings, at_once)
 
-    default = path / "eval" if path.is_dir() else Path(f"{path}-eval")
     return Subject(open_network, settings, identity, at_once), default
 
 
 def _alone(arguments: Sequence[str], name: str) -> Subject:
-    """A predictor without a network."""
+    """A predictor that needs no run."""
     if arguments:
         raise InputError(
             f"--predictor {name} takes no run; leave out {' '.join(arguments)}, or the flag."
@@ -196,20 +214,25 @@ def _alone(arguments: Sequence[str], name: str) -> Subject:
             "Without a run, --output is needed, a folder for the results: mis-jax evaluate "
             f"--predictor {name} --datasets NAME=FOLDER --output FOLDER."
         )
-    settings = _settings(flags.FLAGS.config)
+    settings, who = _settings(flags.FLAGS.config), f"--predictor {name}"
+    return _per_object(ALONE[name], settings, {"predictor": name}, who)
+
+
+def _per_object(make: Callable[[], Any], settings: dict, identity: dict, who: str) -> Subject:
+    """A predictor without ZoomIn, which every object gets anew.
+
+    Raises:
+        InputError: for settings from the command line that are of ZoomIn.
+    """
     settings = {key: settings[key] for key in ("max_clicks", "target", "random")}
     for field in _overridden():
-        if field.startswith("images."):
-            continue
-        if field.removeprefix("eval.") not in settings:
-            raise InputError(f"--config.{field} has no effect on --predictor {name}; leave it out.")
-    make = ALONE[name]
-    identity = {"predictor": name, **make().settings}
+        if not field.startswith("images.") and field.removeprefix("eval.") not in settings:
+            raise InputError(f"--config.{field} has no effect on {who}; leave it out.")
 
-    def open_alone(size: int | None, at_once: int) -> Predictors:
+    def open_predictor(size: int | None, at_once: int) -> Predictors:
         return lambda: contextlib.nullcontext(make())
 
-    return Subject(open_alone, settings, identity, os.cpu_count() or 1)
+    return Subject(open_predictor, settings, {**identity, **make().settings}, os.cpu_count() or 1)
 
 
 def open_datasets(pairs: Sequence[str], reading: Reading | None = None) -> list[Benchmark]:
@@ -259,16 +282,6 @@ def _reading(arguments: Sequence[str]) -> Reading:
 
     of_run = loading.config_of(arguments[0]) if len(arguments) == 1 else None
     return Reading.of(options.section("images", of_run), flags.FLAGS.masks)
-
-
-def _digest(params: Any) -> str:
-    """A fingerprint of every parameter."""
-    import jax
-
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _machine() -> dict:

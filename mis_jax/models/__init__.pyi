@@ -1,6 +1,7 @@
-from . import licences, loading, simpleclick, state_dicts, vit
+from . import correction, licences, loading, simpleclick, state_dicts, vit
 
 __all__ = [
+    "correction",
     "licences",
     "loading",
     "simpleclick",

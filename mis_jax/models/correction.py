@@ -10,6 +10,7 @@ answer and is zero at the start, so that training begins with the fused predicto
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class Correction(nnx.Module):
 
     def __init__(self, width: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> None:
         widths = [width * k // 2 for k in DEEP]
-        made = {"dtype": dtype, "rngs": rngs}
+        made: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
         self.image = UNet(4 * PICTURE + 1, widths, **made)
         self.embed = nnx.Linear(width, EMBEDDING, **made)
         self.tell = nnx.List([nnx.Linear(c, c, **made) for c in widths])
@@ -67,7 +68,8 @@ class Correction(nnx.Module):
     def look(self, picture: jax.Array, inside: jax.Array | None = None) -> tuple[Scales, jax.Array]:
         """What clicks need of an image: its scales, and embedding [B, h/2, w/2, EMBEDDING]."""
         there = _there(picture.shape[:3], inside)
-        scales = self.image(jnp.concatenate([_gathered(picture), there[0]], -1), there)
+        x = jnp.concatenate([_gathered(picture), there[0]], -1) * there[0]
+        scales = self.image(x, there)
         told = [tell(nnx.relu(x)) for tell, x in zip(self.tell, scales, strict=True)]
         return told, self.embed(nnx.relu(scales[0]))
 
@@ -85,7 +87,7 @@ class Correction(nnx.Module):
         flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
         points = points * jnp.array([0.5, 0.5, 1, 0.5])  # of cells -> of patches
         near, like = _nearness(flat(points), h // 2, w // 2), flat(_likeness(embedding, points))
-        x = jnp.concatenate([_gathered(flat(said)), near, like, there[0]], -1)
+        x = jnp.concatenate([_gathered(flat(said)), near, like, there[0]], -1) * there[0]
         x = nnx.relu(self.clicks(x, there, told)[0])
         logits = _scattered(self.correct(x).astype(jnp.float32))[..., 0]
         return BELIEF * said[..., -1] + logits.reshape(b, t, h, w)
@@ -112,7 +114,7 @@ class UNet(nnx.Module):
         for k, (down, going) in enumerate(zip(self.down, self.going, strict=True), start=1):
             scales.append(going(add(down(_gathered(nnx.relu(scales[-1]))), k), there[k]))
         for k in range(len(scales) - 2, -1, -1):
-            found = scales[k] + _repeated(self.up[k](nnx.relu(scales[k + 1])))
+            found = (scales[k] + _repeated(self.up[k](nnx.relu(scales[k + 1])))) * there[k]
             scales[k] = self.coming[k](found, there[k])
         return scales
 

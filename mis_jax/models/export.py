@@ -1,6 +1,7 @@
 """Trained weights into one file for this project or for the public code: `mis-jax export`."""
 
 import json
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from mis_jax.errors import InputError
 from mis_jax.models import licences, loading, official, porting, state_dicts
 
 
-def export(source: str | pathlib.Path, file: str | pathlib.Path) -> ConfigDict:
+def export(source: str | os.PathLike[str], file: str | os.PathLike[str]) -> ConfigDict:
     """Writes what `loading.load(source)` gives, the config included, into one file.
 
     `mis_jax.Predictor.load` and `mis-jax evaluate` open what is written. FILE.safetensors has
@@ -54,8 +55,8 @@ def main(argv: Sequence[str]) -> None:
     """Binary: `mis-jax export RUN FILE`."""
     if len(argv) != 3:
         raise InputError(
-            "A run or weights file, and the file to write: mis-jax export RUN FILE.safetensors, "
-            "or FILE.pth for the public code."
+            "A run or weights file, or the word shipped, and the file to write: mis-jax export RUN "
+            "FILE.safetensors, or FILE.pth for the public code."
         )
     config = export(argv[1], argv[2])
     evidence, variant = config.model.evidence, config.model.variant

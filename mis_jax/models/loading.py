@@ -1,13 +1,16 @@
 """A model from where it is kept: a run's checkpoints, or one file of ours or of the public code.
 
 A run folder holds `config.json` and `checkpoints/STEP/{params,opt_state,...}`, by Orbax. A step
-appears under its name only when it is complete.
+appears under its name only when it is complete. In place of a run or file, the word SHIPPED is the
+model that comes with the package.
 """
 
+import hashlib
 import json
 import os
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,10 +19,28 @@ from ml_collections import ConfigDict
 from orbax.checkpoint import v1 as ocp
 
 from mis_jax import config as configs
+from mis_jax.config import SHIPPED
 from mis_jax.errors import InputError
 from mis_jax.models import correction, official, porting, simpleclick, state_dicts
 
 FILES = (".safetensors", ".pth", ".pt")
+SHIPPED_FILE = pathlib.Path(__file__).with_name("shipped.safetensors")
+
+
+def resolve(source: str | os.PathLike[str]) -> pathlib.Path:
+    """The path of a run or file; the word SHIPPED, as text, is the model that comes with mis_jax.
+
+    Raises:
+        InputError: it is that word, and the working folder has something of this name.
+    """
+    if source != SHIPPED:
+        return pathlib.Path(source)
+    if os.path.lexists(SHIPPED):
+        raise InputError(
+            f'"{SHIPPED}" is the model that comes with mis_jax, and there is a file or folder of '
+            f"this name, too; give ./{SHIPPED} for that, or {SHIPPED_FILE} for the model."
+        )
+    return SHIPPED_FILE
 
 
 def read_config(run: pathlib.Path) -> ConfigDict:
@@ -33,9 +54,9 @@ def read_config(run: pathlib.Path) -> ConfigDict:
         ) from None
 
 
-def config_of(source: str | pathlib.Path) -> ConfigDict | None:
+def config_of(source: str | os.PathLike[str]) -> ConfigDict | None:
     """`read_config` of a run; None of anything else, such as a weights file."""
-    run = pathlib.Path(source)
+    run = resolve(source)
     return read_config(run) if (run / "config.json").is_file() else None
 
 
@@ -68,8 +89,8 @@ def _steps(run: pathlib.Path) -> list[int]:
     return [int(name) for name in names if name.isdigit()]
 
 
-def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
-    """Config and parameters for inference, on one device: of a run or of a weights file.
+def load(source: str | os.PathLike[str]) -> tuple[ConfigDict, dict]:
+    """Config and parameters for inference, on one device: of a run, a weights file, or SHIPPED.
 
     Of a run it is the newest checkpoint; where a running mean of the parameters was kept
     (`config.optim.ema`), it is what comes back. A file is one by `mis-jax export`, or a checkpoint
@@ -77,9 +98,9 @@ def load(source: str | pathlib.Path) -> tuple[ConfigDict, dict]:
 
     Raises:
         InputError: not a run, no checkpoint, or parameters of other shapes than the model's, or
-            such that are not finite.
+            such that are not finite; and of `resolve`.
     """
-    source = pathlib.Path(source)
+    source = resolve(source)
     if source.is_file() or (source.suffix in FILES and not source.is_dir()):
         return _load_file(source)
     config = read_config(source)
@@ -111,6 +132,14 @@ def _load_file(file: pathlib.Path) -> tuple[ConfigDict, dict]:
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
     return config, jax.device_put(params, jax.local_devices()[0])
+
+
+def digest(params: Any) -> str:
+    """A fingerprint of every parameter."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]
 
 
 def _shapes(config: ConfigDict) -> dict:

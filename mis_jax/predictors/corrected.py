@@ -6,7 +6,7 @@ image (maps.py). An untrained one leaves it as it is.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,28 @@ QUANTUM = 32  # cells, of which sides are padded to a multiple: images of like s
 class CorrectedPredictor(FusedPredictor):
     """Answers clicks on one image with a mask; used as `mis_jax.Predictor` is.
 
+    `Predictor.load` gives that of a run or file, `Predictor()` and `shipped()` the one that comes
+    with the package.
+
     Args:
         params: of the network, nested dict.
         width: `config.model.evidence`.
-        dtype: in which it computes, `config.model.dtype`.
+        dtype: in which it computes, `config.model.dtype`; auto: float32, as rounding moves masks.
     """
 
-    def __init__(self, params: Mapping, width: int, dtype: str = "auto") -> None:
+    def __init__(self, params: Any, width: int, dtype: str = "auto") -> None:
         super().__init__()
-        self._params, self._program = params, _program(width, dtype)
+        self._dtype = "float32" if dtype == "auto" else dtype
+        self._params, self._width = params, width
+        self._program = _program(width, self._dtype)
+
+    @property
+    def settings(self) -> dict:
+        """All that the masks depend on, for the record; with a digest of the parameters."""
+        from mis_jax.models import loading
+
+        own = {"width": self._width, "dtype": self._dtype, "points": maps.POINTS}
+        return {**super().settings, **own, "parameters": loading.digest(self._params)}
 
     def _answers(self, ground: Ground) -> Answer:
         (look, answer), cuts = self._program, super()._answers(ground)
@@ -48,14 +61,34 @@ class CorrectedPredictor(FusedPredictor):
         return corrected
 
 
+def shipped() -> CorrectedPredictor:
+    """With the model that comes with the package, `mis_jax/models/shipped.safetensors`."""
+    config, params = _shipped()
+    return CorrectedPredictor(params, config.model.evidence, config.model.dtype)
+
+
+@functools.lru_cache(maxsize=1)
+def _shipped() -> tuple[Any, Any]:
+    from mis_jax.models import loading
+
+    return loading.load(loading.SHIPPED_FILE)
+
+
 @functools.lru_cache(maxsize=4)
 def _program(width: int, dtype: str) -> tuple[Any, Any]:
     import jax
 
     from mis_jax.models import correction
 
+    def steady(function):
+        def answer(*inputs):
+            with jax.default_matmul_precision("high"):  # as of network.py
+                return function(*inputs)
+
+        return jax.jit(answer)
+
     look, answer = correction.program(width, dtype)
-    return jax.jit(look), jax.jit(answer)
+    return steady(look), steady(answer)
 
 
 def _padded(x: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

@@ -7,13 +7,13 @@ for number: the network sees a crop around the previous mask (zoom_in.py), stret
 import functools
 import math
 import os
-import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from mis_jax.errors import InputError
+from mis_jax.predictors import corrected
 from mis_jax.predictors.clicks import (
     Click,
     checked_clicks,
@@ -44,26 +44,54 @@ ROWS = 3 * POINT_ROWS  # of each kind, where nobody knows how many clicks there 
 class Predictor:
     """Answers clicks on one image with a mask.
 
+    `Predictor()`, without arguments, opens the model that comes with the package: it gives a
+    `CorrectedPredictor`, which is used the same way.
+
     Args:
         network: answers a batch of one; see `Network`, `plain` and `mirrored`.
         size: side S of the square the network sees, pixels.
         threshold: probability above which a pixel is foreground.
     """
 
-    def __init__(self, network: Network, size: int = 448, threshold: float = 0.5) -> None:
-        self.network, self.size, self.threshold = network, size, threshold
+    def __new__(cls, network: Any = None, *settings: Any, **more: Any) -> Any:
+        if cls is not Predictor or network is not None or "network" in more:
+            return super().__new__(cls)
+        if settings or more:
+            raise InputError(
+                "size and threshold belong to a network; mis_jax.Predictor() alone opens the model "
+                "that comes with the package, which has neither."
+            )
+        return corrected.shipped()
+
+    def __getnewargs__(self) -> tuple:
+        return (self.network,)  # else a copy would be made of the model that comes with the package
+
+    def __init__(
+        self, network: Network | None = None, size: int = 448, threshold: float = 0.5
+    ) -> None:
+        assert network is not None  # see __new__
+        self.network: Network = network
+        self.size, self.threshold = size, threshold
         self._image: np.ndarray | None = None
         self._probs = np.zeros((0, 0), np.float32)
         self._history: list[Answer] = []
         self._crop: tuple[Roi, np.ndarray] | None = None  # what the network saw last
 
     @classmethod
-    def load(cls, run_or_file: str | os.PathLike[str]) -> "Predictor":
-        """The predictor of a training run or a weights file, with the settings it was made with."""
+    def load(
+        cls, run_or_file: str | os.PathLike[str]
+    ) -> "Predictor | corrected.CorrectedPredictor":
+        """The predictor of a training run or a weights file, with the settings it was made with.
+
+        "shipped" is the model that comes with the package; a file or folder of that name, beside
+        which the word is refused, is "./shipped". An evidence network gives a `CorrectedPredictor`.
+        """
         from mis_jax.models import loading
 
-        config, params = loading.load(pathlib.Path(run_or_file))
-        e = config.eval
+        config, params = loading.load(run_or_file)
+        e, m = config.eval, config.model
+        if m.evidence:
+            return corrected.CorrectedPredictor(params, m.evidence, m.dtype)
         network = at_any_click(make_network(config, params, e.size, e.flip))
         return cls(network, e.size, e.threshold)
 

@@ -79,7 +79,10 @@ def quickstart(output: Path, config: ConfigDict) -> Path:
         train.train(records.shard_files(output / "records"), output / "run", config)
     with stage("clicks on held-out scenes"):
         benchmark = benchmarks.open_benchmark(DATASET, held_out)
-        predictors = {"trained": Predictor.load(output / "run"), "untrained": untrained(config)}
+        predictors: dict[str, clicker.ClickPredictor] = {
+            "trained": Predictor.load(output / "run"),
+            "untrained": untrained(config),
+        }
         steps = {"trained": config.optim.steps, "untrained": 0}
         results = {
             name: measure(predictor, name, steps[name], benchmark, output / "eval", config)
@@ -168,7 +171,7 @@ def untrained(config: ConfigDict) -> Predictor:
 
 
 def measure(
-    predictor: Predictor,
+    predictor: clicker.ClickPredictor,
     name: str,
     step: int,
     benchmark: Benchmark,
@@ -230,7 +233,7 @@ def _read_metrics(path: Path) -> list[dict]:
 
 
 def _examples(
-    benchmark: Benchmark, predictors: dict[str, Predictor], config: ConfigDict
+    benchmark: Benchmark, predictors: dict[str, clicker.ClickPredictor], config: ConfigDict
 ) -> list[report.Example]:
     """The first held-out scenes, click by click."""
     target, most = config.eval.target, config.eval.max_clicks

@@ -12,6 +12,8 @@ import cv2
 import grain
 import numpy as np
 
+from mis_jax.errors import InputError
+from mis_jax.proposals import Tree
 from mis_jax.training import composites
 from mis_jax.training.input import Item, Source
 
@@ -57,8 +59,22 @@ class Compose(grain.transforms.RandomMap):
     def random_map(self, element: Item, rng: np.random.Generator) -> dict:
         """One element of the stream, without its batch axis."""
         others = rng.integers(len(self.part), size=PIECES)
-        taken = [element.record, *(self.part[int(k)].record for k in others)]
-        made = composites.compose(rng, taken, self.size, self.shares, COUNT)
+        taken = [element, *(self.part[int(k)] for k in others)]
+        for item in taken:
+            if not isinstance(item.record.tree, Tree):
+                raise InputError(
+                    f"{item.where} holds labelled objects, and the evidence network learns from "
+                    "photos alone; give records by mis-jax propose."
+                )
+        photos = [item.record for item in taken]
+        try:
+            made = composites.compose(rng, photos, self.size, self.shares, COUNT)
+        except InputError as error:
+            places = ", ".join(sorted({item.where for item in taken}))
+            raise InputError(
+                f"a record is damaged ({error}), one of {places}; delete its shard and propose "
+                "again."
+            ) from error
         return {**made._asdict(), "index": np.int32(element.index)}
 
 

@@ -58,9 +58,9 @@ class _Photo:
     @functools.cached_property
     def pixels(self) -> np.ndarray:
         """uint8 [H, W, 3] RGB."""
-        pixels = images.decode(self.record.image, "its image")
+        pixels = images.decode(self.record.image, self.record.id)
         if pixels.shape[:2] != self.size:
-            raise InputError("its image is not of {} x {} pixels".format(*self.size))
+            raise InputError(f"{self.record.id} is not of {self.size[0]} x {self.size[1]} pixels")
         return pixels
 
 

@@ -7,7 +7,7 @@ pass of their own.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -22,8 +22,15 @@ from mis_jax.errors import InputError
 from mis_jax.models import correction
 from mis_jax.training import sharding
 from mis_jax.training.initial import start_from
-from mis_jax.training.tracks import Asked, Place, Track
-from mis_jax.training.train_step import EXPLODED, State, kept_unless, optimizer
+from mis_jax.training.tracks import CELL, Asked, Place, Track
+from mis_jax.training.train_step import (
+    EXPLODED,
+    PICTURED,
+    State,
+    kept_unless,
+    optimizer,
+    run_once,
+)
 
 OBJECTS = 4  # of an image that are clicked on at a time
 ENTROPY = 0.2  # weight of the cross-entropy beside the IoU
@@ -31,19 +38,20 @@ SMALLEST = 0.01  # of the image; errors count in shares of the object's area, bu
 
 
 def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State, State]:
-    """As `train_step.make_step`; the batch is of host arrays, `composites.stream`'s.
+    """As `train_step.make_step`; the batch is of host arrays, `composite_stream`'s.
 
-    `config.clicks.max_next` is the number of rounds.
+    `config.clicks.max_next` is the number of rounds. Metrics are means over these; of a step that
+    went wrong, those of its first round that did.
 
     Raises:
         InputError: several processes, or a batch that the devices cannot share.
     """
     images = config.optim.batch_size // OBJECTS
-    if jax.process_count() > 1 or config.optim.batch_size % (OBJECTS * jax.device_count()):
+    if jax.process_count() > 1 or config.optim.batch_size % (OBJECTS * mesh.size):
         raise InputError(
             f"config.optim.batch_size={config.optim.batch_size} in {jax.process_count()} processes "
-            f"on {jax.device_count()} devices; the evidence network trains in one process, with a "
-            f"multiple of {OBJECTS} objects on each device."
+            f"on {mesh.size} devices; the evidence network trains in one process, with a multiple "
+            f"of {OBJECTS} objects on each device."
         )
     rounds = config.clicks.max_next
     tx, schedule = optimizer(config.optim, rounds)
@@ -61,7 +69,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     places = sharding.state_sharding(mesh, shapes)
 
     def init() -> State:
-        place = jax.jit(fresh, out_shardings=places)
+        place = run_once(fresh, places)
         state = place()
         return place(start_from(config.model, state["params"])) if config.model.start else state
 
@@ -88,7 +96,8 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
     def step_fn(state: State, batch: dict) -> tuple[State, dict]:
         step = int(state["step"])
-        tracks, picture = _set_out(batch, pool, (config.seed, step))
+        step = step if step >= 0 else -1 - step  # of a state that stays as it is
+        tracks, picture = _set_out(batch, pool, (config.seed, step), OBJECTS)
         pictures = sharding.to_devices({"picture": picture}, place)
         seen, found = [], []
         for k in range(rounds):
@@ -98,14 +107,45 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             found.append(metrics)
             masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])
             seen += [track.see(mask) for track, mask in zip(tracks, masks, strict=True)]
-        mean = {name: np.mean([float(m[name]) for m in found]) for name in found[0]}
-        first = [answer for answer in seen if answer.count == 1]
+        counted = list(itertools.filterfalse(_is_sound, found))[:1] or found
+        mean = {name: np.mean([float(m[name]) for m in counted]) for name in found[0]}
+        first = [answer for answer in seen if answer.clicks == 1]
         for name, answers in (("", seen), ("first_", first)):
             mean[f"{name}iou"] = np.mean([answer.iou for answer in answers])
             mean[f"{name}evidence_iou"] = np.mean([answer.without for answer in answers])
         return state, {**mean, "lr": schedule(step * rounds)}
 
     return step_fn, init, shapes, places
+
+
+def make_look(config: ConfigDict, mesh: Mesh) -> Callable:
+    """As `train_step.make_look`, of an object of each of a few images after its clicks of a step.
+
+    "prev" is what the evidence alone answers to them.
+    """
+    width, dtype = config.model.evidence, config.model.dtype
+    graphdef, _ = nnx.split(nnx.eval_shape(lambda: correction.make(width, dtype=dtype)))
+    program = jax.jit(lambda params, *inputs: nnx.merge(graphdef, params)(*inputs))
+    pool = ThreadPoolExecutor(config.data.threads or 1)
+
+    def look(params: dict, step: int, batch: dict) -> dict:
+        few = {name: x[:PICTURED] for name, x in batch.items()}
+        tracks, picture = _set_out(few, pool, (config.seed, step), 1)
+        for _ in range(config.clicks.max_next):
+            asked = [track.ask() for track in tracks]
+            inputs = _stacked(asked, len(tracks))
+            logits = program(params, picture, inputs["said"], inputs["points"])[:, 0]
+            for track, mask in zip(tracks, np.asarray(logits > 0), strict=True):
+                track.see(mask)
+        cells = {
+            "mask": inputs["target"][:, 0] / np.float32(255),
+            "prev": inputs["said"][:, 0, ..., -1] > 0,
+            "prob": np.asarray(jax.nn.sigmoid(logits)),
+        }
+        pixels = {name: x.repeat(CELL, 1).repeat(CELL, 2) for name, x in cells.items()}
+        return {"image": few["image"], "points": _by_kind(inputs["points"][:, 0]), **pixels}
+
+    return look
 
 
 def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
@@ -127,20 +167,35 @@ def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(missed + ENTROPY * wrong / jnp.maximum(area, SMALLEST * cells))
 
 
+def _is_sound(metrics: Mapping[str, jax.Array]) -> bool:
+    """Whether the update of a round was taken."""
+    return bool(np.isfinite(metrics["grad_norm"]) and metrics["loss"] < EXPLODED)
+
+
 def _set_out(
-    batch: dict, pool: ThreadPoolExecutor, seed: tuple[int, int]
+    batch: dict, pool: ThreadPoolExecutor, seed: tuple[int, int], objects: int
 ) -> tuple[list[Track], np.ndarray]:
-    """OBJECTS tracks for each image of a batch, and the pictures [B, h, w, C]."""
+    """So many tracks for each image of a batch, and the pictures [B, h, w, C]."""
     found = list(pool.map(Place.of, batch["image"]))
     tracks = []
     for n, (place, targets) in enumerate(zip(found, batch["targets"], strict=True)):
-        for k in range(OBJECTS):
+        for k in range(objects):
             rng = np.random.default_rng([*seed, n, k])
-            tracks.append(Track(place, itertools.cycle(targets[k::OBJECTS]), rng))
+            tracks.append(Track(place, itertools.cycle(targets[k::objects]), rng))
     return tracks, np.stack([place.picture for place in found])
 
 
 def _stacked(asked: Sequence[Asked], images: int) -> dict[str, np.ndarray]:
-    """Inputs of the program: [images, OBJECTS, ...] of each field."""
-    arrays = zip(Asked._fields, zip(*asked, strict=True), strict=True)
-    return {k: np.stack(x).reshape(images, OBJECTS, *x[0].shape) for k, x in arrays}
+    """Inputs of the program: [images, objects of each, ...] of each field."""
+    rows = [one._asdict() for one in asked]
+    return {
+        name: np.stack([row[name] for row in rows]).reshape(images, -1, *x.shape)
+        for name, x in rows[0].items()
+    }
+
+
+def _by_kind(points: np.ndarray) -> np.ndarray:
+    """Of `maps.points` [n, N, 4] the places in pixels, as `make_look` gives them: [n, 2N, 3]."""
+    places = (points[..., :3] + 0.5) * CELL
+    kinds = [np.where(points[..., 2:3] == kind, places, -1) for kind in (1, -1)]
+    return np.concatenate(kinds, 1)

@@ -25,9 +25,20 @@ def initial_backbone(fields: ConfigDict, params: dict) -> dict | None:
     return simpleclick.with_backbone(params, state_dicts.load_state_dict(path))
 
 
+def _kind(fields: ConfigDict) -> str:
+    """What a model is, of `config.model`."""
+    return f"an evidence network of width {fields.evidence}" if fields.evidence else "SimpleClick"
+
+
 def start_from(fields: ConfigDict, params: dict) -> dict:
     """The parameters of the run or file `config.model.start`, of the shapes of `params`."""
     config, found = loading.load(fields.start)
+    kinds = _kind(config.model), _kind(fields)
+    if kinds[0] != kinds[1]:
+        raise InputError(
+            f"config.model.start={fields.start} is {kinds[0]}, and this config's model is "
+            f"{kinds[1]}; give it the same config.model.evidence."
+        )
     if config.model.init != fields.init:
         raise InputError(
             f"config.model.start={fields.start} began from {config.model.init}, and "

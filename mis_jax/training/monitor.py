@@ -18,7 +18,7 @@ from mis_jax.datasets import Reading
 from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.models import simpleclick
-from mis_jax.predictors import Predictor, make_program
+from mis_jax.predictors import CorrectedPredictor, Predictor, make_program
 
 # tqdm's own, but always images/s, never s/image, and the time left.
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -93,7 +93,7 @@ class Monitor:
         self.say(f"step {step}: " + ", ".join(f"{k} {v:.2f}" for k, v in values.items()))
 
     def picture(self, step: int, seen: Mapping[str, np.ndarray]) -> None:
-        """Writes pictures/STEP.jpg of what `train_step.make_look` gives."""
+        """Writes pictures/STEP.jpg of what a `make_look` gives."""
         if self._lead:
             path = self._run / "pictures" / f"{step}.jpg"
             path.parent.mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ class Monitor:
         self._mark = now, step
         device, found = jax.local_devices()[0], {}
         peak = next((PEAKS[k] for k in PEAKS if k in device.device_kind), None)
-        if peak and now > then:
+        if peak and now > then and not self._config.model.evidence:
             done = (step - before) * self._config.optim.batch_size * train_flops(self._config)
             found["MFU"] = f"{100 * done / (now - then) / (peak * jax.device_count()):.1f}%"
         memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
@@ -125,14 +125,17 @@ class Monitor:
 
 
 def train_flops(config: ConfigDict) -> float:
-    """Operations of one sample of a train step: 3 passes' worth, and the simulated clicks'."""
+    """Operations of a sample of SimpleClick's train step: 3 passes', and the simulated clicks'."""
     m = config.model
     forward = simpleclick.flops(m.variant, m.patch, config.data.crop)
     return forward * (3 + config.clicks.max_next / 2)
 
 
 def picture(seen: Mapping[str, np.ndarray]) -> np.ndarray:
-    """uint8 RGB: for each sample image with clicks, proposal, previous mask, prediction."""
+    """uint8 RGB: for each sample image with clicks, target, previous mask, prediction.
+
+    With an evidence network, the third is what the evidence alone answers.
+    """
     rows = []
     for image, mask, prev, prob, points in zip(
         *(seen[k] for k in ("image", "mask", "prev", "prob", "points")), strict=True
@@ -195,26 +198,27 @@ class HeldOut:
         self, datasets: Sequence[str], config: ConfigDict, masks: Collection[str] = ()
     ) -> None:
         reading = Reading.of(config.images, masks)
-        count, self._eval, self._sets = config.train.noc_objects, config.eval, []
-        programs = {}
+        count, self._config, self._sets = config.train.noc_objects, config, []
         for benchmark in evaluation.evaluate.open_datasets(datasets, reading):
             size = evaluation.clicking.input_size(benchmark, config.eval)
             assert size is not None  # a run's settings have it
-            if size not in programs:
-                programs[size] = make_program(config, size, config.eval.flip)
             samples = list(itertools.islice(benchmark, count))
-            self._sets.append((benchmark.name, samples, size, programs[size]))
+            self._sets.append((benchmark.name, samples, size))
+        self._program = functools.cache(lambda size: make_program(config, size, config.eval.flip))
 
     def __call__(self, params: dict) -> dict[str, float]:
         """{"NAME noc85", "NAME noc90"} of each dataset; `params` are on this process's devices."""
-        e, found, goal = self._eval, {}, TARGETS[-1] / 100
+        found, goal, most = {}, TARGETS[-1] / 100, self._config.eval.max_clicks
         rounds = evaluation.clicker.rounds
-        for name, samples, size, program in self._sets:
-            network = functools.partial(program, params)
-            predictor = Predictor(network, size, e.threshold)
-            ious = [
-                [r.iou for r in rounds(predictor, sample, goal, e.max_clicks)] for sample in samples
-            ]
+        for name, samples, size in self._sets:
+            predictor = self._predictor(params, size)
+            ious = [[r.iou for r in rounds(predictor, sample, goal, most)] for sample in samples]
             for percent in TARGETS:
-                found[f"{name} noc{percent}"] = evaluation.noc(ious, percent / 100, e.max_clicks)
+                found[f"{name} noc{percent}"] = evaluation.noc(ious, percent / 100, most)
         return found
+
+    def _predictor(self, params: dict, size: int) -> evaluation.clicker.ClickPredictor:
+        e, m = self._config.eval, self._config.model
+        if m.evidence:
+            return CorrectedPredictor(params, m.evidence, m.dtype)
+        return Predictor(functools.partial(self._program(size), params), size, e.threshold)

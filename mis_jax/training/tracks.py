@@ -11,11 +11,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from mis_jax.predictors import evidence, fused, maps
-from mis_jax.predictors.classics.maxflow import Grid
-from mis_jax.predictors.clicks import Click
-from mis_jax.predictors.evidence import CELL, Answered, Ground
+from mis_jax.predictors import Click, Grid, evidence, fused, maps
 
+CELL = evidence.CELL
 DONE = 0.95  # IoU at which the next object's turn comes
 MOST = 20  # and the clicks after which it does anyhow
 EXACT = 0.7  # probability of a click in the deepest point; else within half of that depth
@@ -24,14 +22,14 @@ EXACT = 0.7  # probability of a click in the deepest point; else within half of 
 class Place(NamedTuple):
     """An image that is clicked on."""
 
-    ground: Ground
+    ground: evidence.Ground
     grid: Grid
     picture: np.ndarray  # of `maps.picture`
 
     @classmethod
     def of(cls, image: np.ndarray) -> "Place":
         """That of an image, uint8 RGB [H, W, 3]."""
-        ground = Ground.of(image)
+        ground = evidence.Ground.of(image)
         return cls(ground, fused.borders(ground), maps.picture(ground))
 
 
@@ -46,7 +44,7 @@ class Asked(NamedTuple):
 class Seen(NamedTuple):
     """How good an answer was."""
 
-    count: int  # of clicks
+    clicks: int  # of the object so far
     iou: float
     without: float  # IoU of the evidence's own answer to the same clicks
 
@@ -70,7 +68,7 @@ class Track:
         self._target = next(self._targets)
         self._object = self._target > 127
         self._shown = np.zeros(self._object.shape, bool)
-        self._answered: list[Answered] = []
+        self._answered: list[evidence.Answered] = []
         self._steps: list[fused.Step] = []
 
     def ask(self) -> Asked:
@@ -88,13 +86,13 @@ class Track:
         said = maps.said(channels, answer)
         return Asked(said, maps.points(ground, self._answered), self._target)
 
-    def see(self, mask: np.ndarray) -> "Seen":
+    def see(self, mask: np.ndarray) -> Seen:
         """Takes the network's answer, bool [h, w]."""
-        count, iou = len(self._steps), evaluated(mask, self._object)
-        seen = Seen(count, iou, self._without)
+        clicks, iou = len(self._steps), evaluated(mask, self._object)
+        seen = Seen(clicks, iou, self._without)
         self._shown = mask
         self._steps[-1] = self._steps[-1]._replace(mask=np.packbits(mask))
-        if iou >= DONE or count >= MOST:
+        if iou >= DONE or clicks >= MOST:
             self._begin()
         return seen
 

@@ -168,6 +168,7 @@ def make_stream(
             threads=config.data.threads,
             prefetch=config.data.prefetch,
         )
+    own = {name: x for name, x in config.data.items() if name != "targets"}
     return train_stream(
         files,
         seed=config.seed,
@@ -176,7 +177,7 @@ def make_stream(
         max_points=config.clicks.max_points,
         gamma=config.clicks.gamma,
         say=say,
-        **config.data,
+        **own,
     )
 
 
@@ -186,7 +187,8 @@ def _loop(
     """Steps until done. Metrics are read one step late, so that the device rarely waits."""
     first, steps, fields = int(state["step"]), config.optim.steps, config.train
     place = sharding.batch_sharding(mesh)
-    look = make_look(config, mesh) if fields.picture_every else None
+    made = evidence_step.make_look if config.model.evidence else make_look
+    look = made(config, mesh) if fields.picture_every else None
     pending = []
     with signals.Signals() as asked, monitor.Monitor(run, config, first) as shown:
         if first >= steps:

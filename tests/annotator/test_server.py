@@ -21,7 +21,6 @@ from mis_jax.annotator import server
 from mis_jax.annotator.session import Session, mask_names
 from mis_jax.datasets import images
 from mis_jax.errors import InputError
-from mis_jax.predictors.fused import FusedPredictor
 from mis_jax.predictors.network import Predictor, mirrored
 
 SIZE = 32
@@ -352,7 +351,7 @@ def test_command_serves_this_machine_only_and_opens_the_page(photos, monkeypatch
     assert saved == str(photos.parent / "annotations" / "masks" / "a.png")
 
 
-def test_without_a_run_trees_colours_and_edges_answer(photos, monkeypatch):
+def test_without_a_run_the_model_that_ships_answers(photos, monkeypatch):
     import uvicorn
 
     apps = []
@@ -362,7 +361,7 @@ def test_without_a_run_trees_colours_and_edges_answer(photos, monkeypatch):
     monkeypatch.setattr(uvicorn, "Config", lambda app, **kw: apps.append(app) or config(app, **kw))
     server.main(["mis-jax annotate", str(photos)])
     client = TestClient(apps[0], base_url="http://127.0.0.1")
-    predictor = FusedPredictor()
+    predictor = Predictor()
     predictor.set_image(images.read_image(photos / "a.png"))
     for clicks in ([A], [A, B, C], [A, B], [C]):
         predictor.reset()

@@ -3,11 +3,13 @@
 import contextlib
 import csv
 import json
+import shutil
 import types
 
 import cv2
 import numpy as np
 import pytest
+import small_evidence
 from click_scenes import SIZE, colour_network, oracle_rounds, scene
 from ml_collections import ConfigDict
 
@@ -16,6 +18,7 @@ from mis_jax.datasets.samples import Benchmark, Labelled
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, clicking, evaluate, figures, metrics
 from mis_jax.features import descriptor
+from mis_jax.models import loading
 from mis_jax.predictors.fused import FusedPredictor
 from mis_jax.predictors.merge_trees import TreePredictor
 from mis_jax.predictors.network import Predictor, mirrored
@@ -297,7 +300,11 @@ def test_datasets_that_are_no_pairs(folder, pairs):
         ("network", "out", [], "mis-jax evaluate RUN"),
         (None, "out", ["runs/x", "runs/y"], "one run or weights file"),
         (None, "out", ["runs/x"], "runs/x holds no config.json"),
-        (None, "", [], "--output is needed.* --predictor fused .* --output FOLDER"),
+        (None, "", [], "--output is needed.* --predictor shipped .* --output FOLDER"),
+        (None, "", ["shipped"], "--output is needed.* --predictor shipped .* --output FOLDER"),
+        ("network", "", ["shipped"], "--output is needed.* --predictor shipped"),
+        ("shipped", "out", ["runs/x"], "shipped takes no run; leave out runs/x, or the flag"),
+        ("tree", "out", ["shipped"], "tree takes no run; leave out shipped"),
         ("fused", "out", ["runs/x"], "fused takes no run; leave out runs/x, or the flag"),
         ("tree", "out", ["runs/x"], "tree takes no run"),
         ("tree-blocks", "", [], "--predictor tree-blocks .* --output FOLDER"),
@@ -318,30 +325,34 @@ def test_a_network_needs_a_run_and_what_needs_none_a_folder_alone(
         evaluate.main(["mis-jax evaluate", *words])
 
 
-def test_settings_of_the_network_are_not_those_of_a_tree(folder, monkeypatch):
+@pytest.mark.parametrize("predictor", ["tree", "shipped"])
+def test_settings_of_the_network_are_not_those_of_a_tree(folder, monkeypatch, predictor):
     flag_values(
         monkeypatch,
-        predictor="tree",
+        predictor=predictor,
         output="out",
         datasets=[f"mine={folder}"],
         shard=None,
         at_once=0,
         overrides={"eval.flip": False},
     )
-    with pytest.raises(InputError, match=r"eval\.flip has no effect on --predictor tree"):
+    with pytest.raises(InputError, match=rf"eval\.flip has no effect on --predictor {predictor}"):
         evaluate.main(["mis-jax evaluate"])
 
 
 @pytest.mark.parametrize(
-    ("flag", "name", "make"),
+    ("flag", "words", "name", "make"),
     [
-        (None, "fused", FusedPredictor),
-        ("tree", "tree", TreePredictor),
-        ("tree-blocks", "tree-blocks", lambda: TreePredictor(snapping=False)),
+        (None, [], "shipped", Predictor),
+        (None, ["shipped"], "shipped", Predictor),
+        ("shipped", [], "shipped", Predictor),
+        ("fused", [], "fused", FusedPredictor),
+        ("tree", [], "tree", TreePredictor),
+        ("tree-blocks", [], "tree-blocks", lambda: TreePredictor(snapping=False)),
     ],
 )
 def test_images_are_evaluated_without_a_run(
-    folder, tmp_path, monkeypatch, capsys, flag, name, make
+    folder, tmp_path, monkeypatch, capsys, flag, words, name, make
 ):
     flag_values(
         monkeypatch,
@@ -353,7 +364,7 @@ def test_images_are_evaluated_without_a_run(
         at_once=0,
         overrides={"eval.max_clicks": 3},
     )
-    evaluate.main(["mis-jax evaluate"])
+    evaluate.main(["mis-jax evaluate", *words])
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["meta"]["eval"] == {"max_clicks": 3, "target": 0.9, "random": 0}
     assert results["meta"]["predictor"] == name
@@ -365,3 +376,57 @@ def test_images_are_evaluated_without_a_run(
     rounds = clicker.rounds(make(), sample, 0.9, 3)
     np.testing.assert_allclose(results["mine"]["ious"]["s2"], [r.iou for r in rounds], rtol=1e-6)
     assert f"| {name} " in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def evidence_file(tmp_path_factory):
+    """A file of an evidence network whose correction is not zero."""
+    file = tmp_path_factory.mktemp("evidence") / "mine.safetensors"
+    return small_evidence.write_file(file)
+
+
+def test_an_evidence_network_is_evaluated_as_any_run(folder, tmp_path, monkeypatch, evidence_file):
+    """With the same digits however many objects are in flight."""
+    config, params = loading.load(evidence_file)
+    found = []
+    for at_once in (1, 3):
+        flag_values(
+            monkeypatch,
+            predictor=None,
+            output=str(tmp_path / str(at_once)),
+            datasets=[f"mine={folder}"],
+            pictures=0,
+            shard=None,
+            at_once=at_once,
+            overrides={"eval.max_clicks": 3},
+        )
+        evaluate.main(["mis-jax evaluate", str(evidence_file)])
+        found.append(json.loads((tmp_path / str(at_once) / "results.json").read_text()))
+    assert found[0]["mine"]["ious"] == found[1]["mine"]["ious"]
+    assert found[0]["mine"]["clicks"] == found[1]["mine"]["clicks"]
+    meta = found[0]["meta"]
+    assert meta["eval"] == {"max_clicks": 3, "target": 0.95, "random": 0}
+    assert (meta["predictor"], meta["run"]) == ("network", str(evidence_file))
+    assert meta["model"] == config.model.to_dict()
+    assert meta["parameters"] == loading.digest(params)
+    sample = next(s for s in open_benchmark("mine", folder) if s.id == "s2")
+    rounds = clicker.rounds(Predictor.load(evidence_file), sample, 0.95, 3)
+    np.testing.assert_allclose(found[0]["mine"]["ious"]["s2"], [r.iou for r in rounds], rtol=1e-6)
+
+
+def test_other_parameters_are_another_subject(tmp_path, monkeypatch, evidence_file):
+    flag_values(monkeypatch)
+    other = small_evidence.write_file(tmp_path / "mine.safetensors", seed=1)
+    prints = [evaluate._network([str(f)], 1)[0].fingerprint for f in (evidence_file, other)]
+    assert prints[0] != prints[1]
+    (tmp_path / "copy").mkdir()
+    copy = shutil.copy(other, tmp_path / "copy")
+    assert evaluate._network([str(copy)], 1)[0].fingerprint == prints[1]
+    assert evaluate._network([str(copy)], 1)[1] == tmp_path / "copy/mine.safetensors-eval"
+
+
+@pytest.mark.parametrize("field", ["size", "davis_size", "flip", "threshold"])
+def test_zoom_in_has_no_effect_on_an_evidence_network(monkeypatch, evidence_file, field):
+    flag_values(monkeypatch, overrides={f"eval.{field}": 1})
+    with pytest.raises(InputError, match=rf"eval\.{field} has no effect on the evidence network"):
+        evaluate._network([str(evidence_file)], 1)

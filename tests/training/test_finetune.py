@@ -21,6 +21,7 @@ def still_stream(folder, **fields):
     fields = {**config.default().data, "max_points": 24, "gamma": 0.8, "seed": 0, **fields}
     fields |= {"threads": 0, "crop": 64, "batch_size": 4, "min_area": 0.0, "min_object_area": 1}
     fields |= {"keep_background": 0.0}
+    del fields["targets"]  # of the evidence network
     return input.train_stream(store.shard_files(folder), **fields)
 
 

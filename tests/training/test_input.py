@@ -60,6 +60,7 @@ def make_stream(files, **changes):
         "threads": 0,
         **changes,
     }
+    del fields["targets"]  # of the evidence network
     return input.train_stream(files, **fields)
 
 

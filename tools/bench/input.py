@@ -102,6 +102,7 @@ def _ours(folder: str, threads: int) -> Iterator:
     """Our endless batches, with the settings of the paper."""
     fields = config.data() | {"threads": threads}
     fields |= {k: config.clicks()[k] for k in ("max_points", "gamma")}
+    del fields["targets"]  # of the evidence network
     files = store.shard_files(folder)
     files *= -(-RECORDS // len(input.Source(files)))
     return input.train_stream(files, seed=0, batch_size=BATCH, **fields)

@@ -58,7 +58,7 @@ class Correction(nnx.Module):
         Args:
             picture: float32 [B, h, w, PICTURE], of B images alone; h, w multiples of MULTIPLE.
             said: float32 [B, T, h, w, SAID], of T lists of clicks on each; the last channel is the
-                evidence's own answer, 1 or -1.
+                evidence's own answer, 1 or -1, and where the one before is not 0 it stays.
             points: float32 [B, T, N, 4], the clicks, the last one first: row and column in cells, 1
                 object, -1 background or 0 none, and depth in cells, 0 if it is infinite.
             inside: float32 [B, h, w], 1 in the image and 0 in what pads it; None: all is image.
@@ -89,8 +89,9 @@ class Correction(nnx.Module):
         near, like = _nearness(flat(points), h // 2, w // 2), flat(_likeness(embedding, points))
         x = jnp.concatenate([_gathered(flat(said)), near, like, there[0]], -1) * there[0]
         x = nnx.relu(self.clicks(x, there, told)[0])
-        logits = _scattered(self.correct(x).astype(jnp.float32))[..., 0]
-        return BELIEF * said[..., -1] + logits.reshape(b, t, h, w)
+        change = _scattered(self.correct(x).astype(jnp.float32))[..., 0]
+        certain, own = said[..., -2], BELIEF * said[..., -1]
+        return jnp.where(certain != 0, 2 * own, own + change.reshape(b, t, h, w))
 
 
 class UNet(nnx.Module):

@@ -21,7 +21,7 @@ from mis_jax.records import Record
 LAYER, NODE, PAIR = 0, 1, 2  # kinds of targets
 CROP = (0.55, 1.0)  # of the largest square of a photo, the background's
 ENLARGED = 1.3  # background pixels a photo pixel at most, except where the whole photo has too few
-LAYER_AREA = (0.01, 0.5)  # of the picture, log-uniform
+LAYER_AREA = (0.01, 0.6)  # of the picture, log-uniform
 NODE_AREA = (0.01, 0.6)  # of the picture, what is seen of it, log-uniform
 SEEN = 0.008  # of the picture, the least that is seen of a target
 SCALE = (0.5, 1.5)  # of pieces, where the tree has nodes for it
@@ -29,9 +29,11 @@ MOST = 3.0  # the most that any piece is enlarged
 ANGLE = 20.0  # degrees, largest turn of a piece either way
 INSIDE = 0.6  # of a piece, the least that lies within the picture
 OWN, UNION, TWICE, FILLED = 0.1, 0.2, 0.25, 0.5  # probabilities
+BY_HAND = 0.5  # probability
 BLURRED, MATCHED, COMPRESSED, HAZY = 0.5, 0.5, 0.7, 0.3  # probabilities
 RIM = 5.0  # what a side of a patch along the rim adds to its outline of 1
 SOLID = 0.15  # 4 pi area / outline^2 of a piece; a disc of patches has 0.6
+CANDIDATES = 4  # nodes of which a piece is the one that stands out most
 SAME = 0.9  # IoU of targets above which they are one
 TRIES = 8
 MARGIN = 4  # patches around a node that its snapped mask depends on
@@ -125,7 +127,8 @@ def compose(
     canvas, layers = _paste(rng, ground.image, photos)
     parts, clear = visible(layers, size)
     targets, kinds = _targets(rng, ground, parts, clear, shares, count)
-    return Composite(_develop(rng, canvas), targets, kinds)
+    drawn = np.stack([_by_hand(rng, x) if rng.random() < BY_HAND else x for x in targets])
+    return Composite(_develop(rng, canvas), drawn, kinds)
 
 
 # ---- background
@@ -206,7 +209,7 @@ def _draw_region(rng: np.random.Generator, photo: _Photo, wanted: float) -> np.n
         if rng.random() < UNION:
             mask = _draw_pair(rng, tree, areas, wanted)
         else:
-            mask = tree.mask(_draw_node(rng, areas, wanted))
+            mask = tree.mask(_draw_thing(rng, tree, areas, wanted))
         if mask is None:
             continue
         region = _solid(mask.view(np.uint8), filled)
@@ -368,6 +371,20 @@ def _targets(
     return np.stack(targets), np.array(kinds, np.int8)
 
 
+def _by_hand(rng: np.random.Generator, cells: np.ndarray) -> np.ndarray:
+    """A target as a hand might draw it: smoother, and all a bit too large or too small.
+
+    Then a click on a sliver of the border says something of the rest of it.
+    """
+    sigma = rng.uniform(0.5, 2.0)
+    share = cv2.GaussianBlur(cells, (0, 0), sigma).astype(np.float32) / 255
+    coarse = rng.normal(0.0, 0.1, (8, 8)).astype(np.float32)
+    level = rng.uniform(0.25, 0.75) + cv2.resize(coarse, cells.shape, interpolation=cv2.INTER_CUBIC)
+    drawn = np.clip((share - level) * (2 * sigma) + 0.5, 0, 1)
+    found = cv2.convertScaleAbs(drawn, alpha=255)
+    return found if _proper(found) else cells
+
+
 def _draw_cells(
     rng: np.random.Generator, ground: _Ground, areas: np.ndarray, clear: np.ndarray, kind: int
 ) -> np.ndarray | None:
@@ -425,6 +442,18 @@ def _draw_node(rng: np.random.Generator, areas: np.ndarray, wanted: float) -> in
     far = np.abs(np.log(np.maximum(areas, 1e-3) / wanted))
     far[areas >= 0.95 * areas[-1]] = np.inf
     return int(np.argmin(far))
+
+
+def _draw_thing(rng: np.random.Generator, tree: Tree, areas: np.ndarray, wanted: float) -> int:
+    """Of a few such nodes the one that differs most from what is around it, for how it does within.
+
+    That is by the cost of merging it, over that of its own merge.
+    """
+    nodes = np.array([_draw_node(rng, areas, wanted) for _ in range(CANDIDATES)])
+    nodes = np.clip(nodes, tree.n, max(tree.root - 1, tree.n))  # those with a merge above and below
+    costs = tree.costs + 1e-6
+    own, above = costs[nodes - tree.n], costs[tree.parents()[nodes] - tree.n]
+    return int(nodes[np.argmax(above / own)])
 
 
 def _draw_pair(

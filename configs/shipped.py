@@ -1,0 +1,21 @@
+"""The model that ships: an evidence network on 288-pixel composites, from nothing, on two CPU cores.
+
+    mis-jax train photos --workdir runs/shipped --config shipped
+    mis-jax evaluate runs/shipped --datasets mine=benchmark
+
+It learns from nothing but photos: no labels, and no other network's weights.
+"""
+
+from mis_jax import config
+
+
+def get_config():
+    c = config.default()
+    c.features.model = "embedded"
+    c.data.update(crop=288, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
+    c.clicks.max_next = 12
+    c.model.evidence = 32
+    c.optim.update(batch_size=8, steps=1300, lr=1e-3, warmup=10, ema=0.999, clip=5.0)
+    c.optim.update(milestones=(650, 910, 1105, 1235), decay=0.4)
+    c.train.update(log_every=5, checkpoint_every=25)
+    return c

@@ -15,7 +15,7 @@ def get_config():
     c.data.update(crop=288, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
     c.clicks.max_next = 12
     c.model.evidence = 32
-    c.optim.update(batch_size=8, steps=1300, lr=1e-3, warmup=10, ema=0.999, clip=5.0)
-    c.optim.update(milestones=(650, 910, 1105, 1235), decay=0.4)
+    c.optim.update(batch_size=8, steps=1000, lr=1e-3, warmup=10, ema=0.999, clip=5.0)
+    c.optim.update(milestones=(500, 700, 850, 950), decay=0.4)
     c.train.update(log_every=5, checkpoint_every=25)
     return c

@@ -34,7 +34,7 @@ from mis_jax.training.train_step import (
 
 OBJECTS = 4  # of an image that are clicked on at a time
 ENTROPY = 0.2  # weight of the cross-entropy beside the IoU
-SMALLEST = 0.01  # of the image; errors count in shares of the object's area, but at least of this
+SMALLEST = 0.01  # of the image; errors count in shares of the union, but at least of this
 
 
 def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State, State]:
@@ -149,10 +149,11 @@ def make_look(config: ConfigDict, mesh: Mesh) -> Callable:
 
 
 def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
-    """1 - the soft IoU, and cross-entropy in shares of the object.
+    """1 - the soft IoU, and cross-entropy in shares of the union of object and answer.
 
-    Both count a small object's errors as a large one's. Cross-entropy alone would leave out what is
-    object with less than even odds, of which the first click leaves much.
+    Both count a small object's errors as a large one's, and no error for more than the other kind.
+    Cross-entropy alone would leave out what is object with less than even odds, of which the first
+    click leaves much.
 
     Args:
         logits: float32 [B, T, h, w].
@@ -163,8 +164,8 @@ def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
     cells, area = logits.shape[2] * logits.shape[3], jnp.sum(share, (2, 3))
     prob = jax.nn.sigmoid(logits)
     both = jnp.sum(prob * share, (2, 3))
-    missed = 1 - both / jnp.maximum(jnp.sum(prob, (2, 3)) + area - both, 1)
-    return jnp.mean(missed + ENTROPY * wrong / jnp.maximum(area, SMALLEST * cells))
+    union = jnp.maximum(jnp.sum(prob, (2, 3)) + area - both, SMALLEST * cells)
+    return jnp.mean(1 - both / union + ENTROPY * wrong / jax.lax.stop_gradient(union))
 
 
 def _is_sound(metrics: Mapping[str, jax.Array]) -> bool:

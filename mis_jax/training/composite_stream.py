@@ -2,7 +2,8 @@
 
 As of input.py, composite k depends on the seed and k alone: it is that of record k of the shuffled
 records, with pieces of others that its own random generator draws. Every HELD_OUT-th record is kept
-out of it, for made-up targets to measure on (made_up.py).
+out, as background and for pieces, for made-up targets to measure on (made_up.py); of fewer than FEW
+records none is.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from mis_jax.training.input import Item, Source
 PIECES = 4  # photos whose pieces a composite may hold, besides its background
 COUNT = 12  # targets of a composite
 HELD_OUT = 20
-FEW = 4 * HELD_OUT  # records of which none is kept out, but some are used for both
+FEW = 4 * HELD_OUT  # records, below which all are learnt from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +38,20 @@ class Part:
         return self.source[self.indices[k]]
 
 
+def keeps_out(source: Source) -> bool:
+    """Whether some records are kept out of training."""
+    return len(source) >= FEW
+
+
 def learning(source: Source) -> Part:
     """The records that training learns from."""
     every = range(len(source))
-    return Part(source, every if len(source) < FEW else [k for k in every if k % HELD_OUT])
+    return Part(source, [k for k in every if k % HELD_OUT] if keeps_out(source) else every)
 
 
 def held_out(source: Source) -> Part:
-    """Those that are kept out of it."""
-    return Part(source, range(0, len(source), HELD_OUT))
+    """Those that are kept out of it, or all where none is."""
+    return Part(source, range(0, len(source), HELD_OUT if keeps_out(source) else 1))
 
 
 @dataclasses.dataclass(frozen=True)

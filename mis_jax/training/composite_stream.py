@@ -63,7 +63,11 @@ class Compose(grain.transforms.RandomMap):
     shares: tuple[float, float, float]
 
     def random_map(self, element: Item, rng: np.random.Generator) -> dict:
-        """One element of the stream, without its batch axis."""
+        """One element of the stream, without its batch axis.
+
+        Raises:
+            InputError: a record that cannot be read, is damaged, or holds labelled objects.
+        """
         others = rng.integers(len(self.part), size=PIECES)
         taken = [element, *(self.part[int(k)] for k in others)]
         for item in taken:
@@ -113,10 +117,10 @@ def composite_stream(
     Raises:
         InputError: a shard or record that cannot be read.
     """
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # the stream's own threads are enough
     part = learning(Source(files))
     items = grain.MapDataset.source(part).seed(seed).shuffle().repeat()
     ds = items.random_map(Compose(part, size, tuple(shares)))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + prefetch)
-    hosts = grain.sharding.ShardOptions(0, 1)
+    hosts = grain.sharding.ShardOptions(0, 1)  # the evidence network trains in one process
     return iter(grain.experimental.ElasticIterator(ds, images, hosts, read_options=options))

@@ -7,7 +7,7 @@ nobody has outlined anything. Of too few photos none is kept out, and the answer
 
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from mis_jax.files import write_file
 from mis_jax.predictors import CorrectedPredictor
 from mis_jax.training.composite_stream import Compose, held_out, keeps_out
 from mis_jax.training.input import Source
+from mis_jax.training.monitor import PROGRESS
 
 NAME = "made_up.json"  # in a run's folder
 GOAL, MOST = 0.9, 20  # IoU and clicks at which an object is done
@@ -55,11 +56,10 @@ def measure(files: Sequence[str], config: ConfigDict, before: Any, after: Any) -
     Raises:
         InputError: a shard or record that cannot be read.
     """
-    samples = targets(files, config, config.train.made_up)
-    ious = [
-        clicks(params, config, tqdm(samples, f"made-up targets, {when}", unit=" objects"))
-        for when, params in (("before", before), ("after", after))
-    ]
+    samples, ious = targets(files, config, config.train.made_up), []
+    for when, params in (("before", before), ("after", after)):
+        bar = tqdm(samples, f"made-up targets, {when}", unit=" objects", bar_format=PROGRESS)
+        ious.append(clicks(params, config, bar))
     return {**compared(*ious), "kept_out": keeps_out(Source(files))}
 
 
@@ -75,7 +75,7 @@ def targets(files: Sequence[str], config: ConfigDict, count: int) -> list[Sample
     return found
 
 
-def clicks(params: Any, config: ConfigDict, samples: Sequence[Sample]) -> list[list[float]]:
+def clicks(params: Any, config: ConfigDict, samples: Iterable[Sample]) -> list[list[float]]:
     """The IoU after each click on each object."""
     placed = jax.device_put(jax.device_get(params), jax.local_devices()[0])
     predictor = CorrectedPredictor(placed, config.model.evidence, config.model.dtype)

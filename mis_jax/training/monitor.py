@@ -20,7 +20,7 @@ from mis_jax.files import write_file
 from mis_jax.models import simpleclick
 from mis_jax.predictors import CorrectedPredictor, Predictor, make_program
 
-# tqdm's own, but always images or clicks/s, never s/image, and the time left.
+# tqdm's own, but always images (clicks, objects) a second, never s/image, and the time left.
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 # Most dense bf16 operations a second of one chip, as their makers state them.
 PEAKS = {

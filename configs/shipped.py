@@ -1,4 +1,4 @@
-"""The model that ships: an evidence network on 288-pixel composites, from nothing, on two CPU cores.
+"""The model that ships: an evidence network on composites, from nothing, an hour on two CPU cores.
 
     mis-jax train photos --workdir runs/shipped --config shipped
     mis-jax evaluate runs/shipped --datasets mine=benchmark

@@ -40,7 +40,7 @@ COUNTS = (  # fields that are at least 1
 LATER = (  # older runs lack these and did what is the default
     "clicks.distance", "loss.mask", "model.start", "optim.accumulate", "train.picture_every",
     "train.noc_every", "train.noc_objects", "train.tensorboard", "eval.random",
-    "images.range", "images.bands", "data.targets", "model.evidence",
+    "images.range", "images.bands", "data.targets", "model.evidence", "train.made_up",
 )  # fmt: skip
 
 
@@ -162,6 +162,7 @@ def _check_evidence(values: dict[str, Any]) -> None:
         ("optim.batch_size", values["optim.batch_size"] % 4 == 0, "a multiple of 4"),
         ("optim.accumulate", values["optim.accumulate"] == 1, "1"),
         ("clicks.max_next", values["clicks.max_next"] > 0, "at least 1"),
+        ("train.made_up", values["train.made_up"] >= 0, "at least 0"),
     )
     for name, fits, wanted in needs:
         if not fits:
@@ -342,6 +343,9 @@ def train() -> dict:
         "noc_every": 0,  # steps between two rounds of clicks on --held_out objects; 0: none
         "noc_objects": 16,  # of each benchmark in --held_out, the first ones
         "tensorboard": False,  # True: metrics for TensorBoard too
+        # Objects that the evidence network is clicked on at its end and as it began, pasted ones on
+        # photos kept out of training: RUN/made_up.json says if it got better; 0: none.
+        "made_up": 48,
     }
 
 

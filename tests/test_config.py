@@ -94,6 +94,7 @@ def test_senseless_values_are_named(field, value):
         ("optim.batch_size", 6),
         ("optim.accumulate", 2),
         ("clicks.max_next", 0),
+        ("train.made_up", -1),
         ("data.targets", (1.0, 0.0)),
         ("data.targets", (1.0, -0.5, 0.5)),
         ("data.targets", (0.0, 0.0, 0.0)),

@@ -4,7 +4,8 @@ A U-Net of the image alone and one of the clicks. The image's is computed once f
 at each of its scales it tells that of the clicks what it found, and its embedding says what else
 looks like the clicked places. Evidence comes in cells of two pixels; four of them are a patch, the
 finest scale, and the correction has a value for each of the four. It is added to the evidence's own
-answer and is zero at the start, so that training begins with the fused predictor.
+answer and is zero at the start, so that training begins with the fused predictor. Cells that are
+certain by the clicks are not corrected.
 """
 
 import functools
@@ -16,12 +17,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-PICTURE, SAID = 22, 5  # channels of the inputs, see `Correction.__call__`
-NEARNESS = 8  # channels of `_nearness`
-DEEP = (2, 3, 4, 4)  # half widths: channels of patches of 4, 8, 16 and 32 pixels
-EMBEDDING = 16
+PICTURE, SAID = 22, 5  # channels of the inputs, which predictors/maps.py makes
+NEARNESS, LIKENESS = 8, 3  # channels of `_nearness` and `_likeness`
+DEEP = (2, 3, 4, 4)  # in halves of the width: channels of patches of 4, 8, 16 and 32 pixels
+EMBEDDING = 16  # channels of what `_likeness` compares
 MULTIPLE = 2 ** len(DEEP)  # of which h and w have to be multiples
-BELIEF = 2.0  # log-odds of the evidence's own answer
+BELIEF = 2.0  # log-odds of the evidence's own answer; twice that where it is certain
 NEAR, FAR = 3.0, 12.0  # patches over which a click's nearness falls off
 
 Scales = list[jax.Array]
@@ -39,10 +40,11 @@ class Correction(nnx.Module):
     def __init__(self, width: int, *, dtype: jnp.dtype = jnp.float32, rngs: nnx.Rngs) -> None:
         widths = [width * k // 2 for k in DEEP]
         made: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        # Of four cells each, and whether they are in the image.
         self.image = UNet(4 * PICTURE + 1, widths, **made)
         self.embed = nnx.Linear(width, EMBEDDING, **made)
         self.tell = nnx.List([nnx.Linear(c, c, **made) for c in widths])
-        self.clicks = UNet(4 * SAID + NEARNESS + 4, widths, **made)
+        self.clicks = UNet(4 * SAID + NEARNESS + LIKENESS + 1, widths, **made)
         zero = nnx.initializers.zeros_init()
         self.correct = nnx.Linear(width, 4, kernel_init=zero, **made)
 
@@ -57,8 +59,9 @@ class Correction(nnx.Module):
 
         Args:
             picture: float32 [B, h, w, PICTURE], of B images alone; h, w multiples of MULTIPLE.
-            said: float32 [B, T, h, w, SAID], of T lists of clicks on each; the last channel is the
-                evidence's own answer, 1 or -1, and where the one before is not 0 it stays.
+            said: float32 [B, T, h, w, SAID], of T lists of clicks on each. The last channel is the
+                evidence's own answer, 1 or -1. The one before is 1 or -1 where that is certain,
+                and there the answer stays; 0 elsewhere.
             points: float32 [B, T, N, 4], the clicks, the last one first: row and column in cells, 1
                 object, -1 background or 0 none, and depth in cells, 0 if it is infinite.
             inside: float32 [B, h, w], 1 in the image and 0 in what pads it; None: all is image.
@@ -80,7 +83,7 @@ class Correction(nnx.Module):
         points: jax.Array,
         inside: jax.Array | None = None,
     ) -> jax.Array:
-        """As `__call__`, of what `look` found."""
+        """As `__call__`, of what `look` found; that of an image serves all its lists of clicks."""
         (told, embedding), (b, t, h, w, _) = looked, said.shape
         there = [jnp.repeat(x, t, 0) for x in _there((b, h, w), inside)]
         told = [jnp.repeat(x, t, 0) for x in told]
@@ -181,9 +184,10 @@ def _nearness(points: jax.Array, h: int, w: int) -> jax.Array:
 
 
 def _likeness(embedding: jax.Array, points: jax.Array) -> jax.Array:
-    """How much each patch's embedding is like those of the clicks, float32 [B, T, h, w, 3].
+    """How much each patch's embedding is like those of the clicks, float32 [B, T, h, w, LIKENESS].
 
-    Of the last click, signed, and the most of either kind, 0 where there is none.
+    Of the last click, signed, and the most of either kind, 0 where there is none. `embedding` is
+    [B, h, w, EMBEDDING] and `points` are [B, T, N, 4].
     """
     b, h, w, c = embedding.shape
     row = jnp.clip(points[..., 0], 0, h - 1).astype(jnp.int32)
@@ -203,6 +207,11 @@ def make(width: int, seed: int | jax.Array = 0, dtype: str = "auto") -> Correcti
     return Correction(width, dtype=jnp.dtype(dtype), rngs=nnx.Rngs(seed))
 
 
+def graph(width: int, dtype: str = "auto") -> nnx.GraphDef:
+    """A network without its parameters, for `nnx.merge`."""
+    return nnx.split(nnx.eval_shape(lambda: make(width, dtype=dtype)))[0]
+
+
 @functools.cache
 def shapes(width: int) -> dict:
     """The parameters as `jax.ShapeDtypeStruct`."""
@@ -211,12 +220,12 @@ def shapes(width: int) -> dict:
 
 def program(width: int, dtype: str = "auto") -> tuple[Callable, Callable]:
     """`look(params, picture, inside)` and `answer(params, looked, said, points, inside)`."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: make(width, dtype=dtype)))
+    network = graph(width, dtype)
 
     def look(params, *inputs):
-        return nnx.merge(graphdef, params).look(*inputs)
+        return nnx.merge(network, params).look(*inputs)
 
     def answer(params, *inputs):
-        return nnx.merge(graphdef, params).answer(*inputs)
+        return nnx.merge(network, params).answer(*inputs)
 
     return look, answer

@@ -6,7 +6,7 @@ Out:  a run folder: config.json, metrics.jsonl, checkpoints/STEP/, and what was 
 Begin with train_step.py, one compiled program, or train.py, the loop around it. Samples come from
 input.py (augment.py, first_clicks.py); next_clicks.py clicks on the model's own errors in the step.
 The evidence network has a step of its own, evidence_step.py: composite_stream.py draws it pictures
-(composites.py), and tracks.py clicks on what is in them.
+(composites.py, pieces.py), and tracks.py clicks on what is in them.
 """
 
 import lazy_loader

@@ -2,7 +2,8 @@
 
 As of input.py, composite k depends on the seed and k alone: it is that of record k of the shuffled
 records, with pieces of others that its own random generator draws. Every HELD_OUT-th record is kept
-out of it, for made-up targets to measure on (made_up.py).
+out, as background and for pieces, for made-up targets to measure on (made_up.py); of fewer than FEW
+records none is.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from mis_jax.training.input import Item, Source
 PIECES = 4  # photos whose pieces a composite may hold, besides its background
 COUNT = 12  # targets of a composite
 HELD_OUT = 20
-FEW = 4 * HELD_OUT  # records of which none is kept out, but some are used for both
+FEW = 4 * HELD_OUT  # records, below which all are learnt from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +38,20 @@ class Part:
         return self.source[self.indices[k]]
 
 
+def keeps_out(source: Source) -> bool:
+    """Whether some records are kept out of training."""
+    return len(source) >= FEW
+
+
 def learning(source: Source) -> Part:
     """The records that training learns from."""
     every = range(len(source))
-    return Part(source, every if len(source) < FEW else [k for k in every if k % HELD_OUT])
+    return Part(source, [k for k in every if k % HELD_OUT] if keeps_out(source) else every)
 
 
 def held_out(source: Source) -> Part:
-    """Those that are kept out of it."""
-    return Part(source, range(0, len(source), HELD_OUT))
+    """Those that are kept out of it, or all where none is."""
+    return Part(source, range(0, len(source), HELD_OUT if keeps_out(source) else 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,11 @@ class Compose(grain.transforms.RandomMap):
     shares: tuple[float, float, float]
 
     def random_map(self, element: Item, rng: np.random.Generator) -> dict:
-        """One element of the stream, without its batch axis."""
+        """One element of the stream, without its batch axis.
+
+        Raises:
+            InputError: a record that cannot be read, is damaged, or holds labelled objects.
+        """
         others = rng.integers(len(self.part), size=PIECES)
         taken = [element, *(self.part[int(k)] for k in others)]
         for item in taken:
@@ -107,10 +117,10 @@ def composite_stream(
     Raises:
         InputError: a shard or record that cannot be read.
     """
-    cv2.setNumThreads(0)
+    cv2.setNumThreads(0)  # the stream's own threads are enough
     part = learning(Source(files))
     items = grain.MapDataset.source(part).seed(seed).shuffle().repeat()
     ds = items.random_map(Compose(part, size, tuple(shares)))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + prefetch)
-    hosts = grain.sharding.ShardOptions(0, 1)
+    hosts = grain.sharding.ShardOptions(0, 1)  # the evidence network trains in one process
     return iter(grain.experimental.ElasticIterator(ds, images, hosts, read_options=options))

@@ -56,7 +56,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     rounds = config.clicks.max_next
     tx, schedule = optimizer(config.optim, rounds)
     width, dtype = config.model.evidence, config.model.dtype
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: correction.make(width, dtype=dtype)))
+    network = correction.graph(width, dtype)
 
     def fresh(params=None) -> State:
         if params is None:
@@ -74,8 +74,10 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         return place(start_from(config.model, state["params"])) if config.model.start else state
 
     def update(state: State, picture, said, points, target, last) -> tuple[State, dict, jax.Array]:
+        """A round; `last`, 1 or 0, says whether the step ends with it."""
+
         def loss_fn(params):
-            logits = nnx.merge(graphdef, params)(picture, said, points)
+            logits = nnx.merge(network, params)(picture, said, points)
             return loss(logits, target), logits
 
         (value, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
@@ -83,7 +85,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         params = optax.apply_updates(state["params"], updates)
         new = {"step": state["step"] + last, "params": params, "opt_state": opt_state}
         if config.optim.ema:
-            # A mean over what there is by now, until that is as long as asked for.
+            # At first over fewer updates than asked for, or the start would weigh for long.
             new_share = jnp.maximum(1 - config.optim.ema, 1 / (1 + state["step"]))
             new["ema"] = optax.incremental_update(params, state["ema"], new_share)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
@@ -96,7 +98,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
     def step_fn(state: State, batch: dict) -> tuple[State, dict]:
         step = int(state["step"])
-        step = step if step >= 0 else -1 - step  # of a state that stays as it is
+        step = step if step >= 0 else -1 - step  # after a step that went wrong, see `kept_unless`
         tracks, picture = _set_out(batch, pool, (config.seed, step), OBJECTS)
         pictures = sharding.to_devices({"picture": picture}, place)
         seen, found = [], []
@@ -105,10 +107,11 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             inputs = sharding.to_devices(_stacked(asked, images), place)
             state, metrics, masks = program(state, **pictures, **inputs, last=int(k == rounds - 1))
             found.append(metrics)
-            masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])
+            masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])  # waits for the device
             seen += [track.see(mask) for track, mask in zip(tracks, masks, strict=True)]
         counted = list(itertools.filterfalse(_is_sound, found))[:1] or found
         mean = {name: np.mean([float(m[name]) for m in counted]) for name in found[0]}
+        # Of the clicks, all and those that were an object's first.
         first = [answer for answer in seen if answer.clicks == 1]
         for name, answers in (("", seen), ("first_", first)):
             mean[f"{name}iou"] = np.mean([answer.iou for answer in answers])
@@ -119,13 +122,14 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
 
 def make_look(config: ConfigDict, mesh: Mesh) -> Callable:
-    """As `train_step.make_look`, of an object of each of a few images after its clicks of a step.
+    """As `train_step.make_look`, of one object of each of a few images.
 
-    "prev" is what the evidence alone answers to them.
+    It gets as many clicks as in a step, each on the worst error of the parameters given, and is
+    shown as its last click found it: "prev" is what the evidence alone answers to its clicks. An
+    object that is done before is followed by the next, as in a step. The mesh has no part in it.
     """
-    width, dtype = config.model.evidence, config.model.dtype
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: correction.make(width, dtype=dtype)))
-    program = jax.jit(lambda params, *inputs: nnx.merge(graphdef, params)(*inputs))
+    network = correction.graph(config.model.evidence, config.model.dtype)
+    program = jax.jit(lambda params, *inputs: nnx.merge(network, params)(*inputs))
     pool = ThreadPoolExecutor(config.data.threads or 1)
 
     def look(params: dict, step: int, batch: dict) -> dict:
@@ -176,7 +180,19 @@ def _is_sound(metrics: Mapping[str, jax.Array]) -> bool:
 def _set_out(
     batch: dict, pool: ThreadPoolExecutor, seed: tuple[int, int], objects: int
 ) -> tuple[list[Track], np.ndarray]:
-    """So many tracks for each image of a batch, and the pictures [B, h, w, C]."""
+    """So many tracks for each image of a batch, one image after the other, and its picture.
+
+    The targets of an image are dealt out to its tracks, so that no two click on one.
+
+    Args:
+        batch: `composite_stream`'s, or a part of it.
+        pool: that looks at the images.
+        seed: of the clicks, with the numbers of image and track.
+        objects: tracks of an image.
+
+    Returns:
+        B * objects tracks, and float32 [B, h, w, C] of `maps.picture`.
+    """
     found = list(pool.map(Place.of, batch["image"]))
     tracks = []
     for n, (place, targets) in enumerate(zip(found, batch["targets"], strict=True)):
@@ -187,7 +203,7 @@ def _set_out(
 
 
 def _stacked(asked: Sequence[Asked], images: int) -> dict[str, np.ndarray]:
-    """Inputs of the program: [images, objects of each, ...] of each field."""
+    """Inputs of the program: [images, objects of each, ...] of each field of `Asked`."""
     rows = [one._asdict() for one in asked]
     return {
         name: np.stack([row[name] for row in rows]).reshape(images, -1, *x.shape)

@@ -1,26 +1,69 @@
-"""How many clicks the evidence network takes on made-up targets that training did not see.
+"""How many clicks the evidence network takes on made-up targets, before and after its training.
 
 They are pasted layers on photos that are kept out of training (composite_stream.py), clicked on as
 `mis-jax evaluate` clicks: it says whether training on one's own photos made the model better, where
-nobody has outlined anything.
+nobody has outlined anything. Of too few photos none is kept out, and the answer says so.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
+from tqdm import tqdm
 
 from mis_jax.datasets import Sample
 from mis_jax.evaluation import clicker, metrics
+from mis_jax.files import write_file
 from mis_jax.predictors import CorrectedPredictor
-from mis_jax.training.composite_stream import Compose, held_out
+from mis_jax.training.composite_stream import Compose, held_out, keeps_out
 from mis_jax.training.input import Source
+from mis_jax.training.monitor import PROGRESS
 
-OBJECTS = 48
+NAME = "made_up.json"  # in a run's folder
 GOAL, MOST = 0.9, 20  # IoU and clicks at which an object is done
 
 
-def targets(files: Sequence[str], config: ConfigDict, count: int = OBJECTS) -> list[Sample]:
+def is_there(run: pathlib.Path, step: int, count: int) -> bool:
+    """Whether a run's folder has it of that step, of so many objects."""
+    try:
+        found = json.loads((run / NAME).read_text("utf-8"))
+        return (found["step"], found["n"]) == (step, count)
+    except (OSError, ValueError, TypeError, LookupError):
+        return False
+
+
+def write(run: pathlib.Path, step: int, found: Mapping) -> None:
+    """Writes what `measure` found at a step, whole or not at all."""
+    write_file(run / NAME, json.dumps({"step": step, **found}, indent=1) + "\n")
+
+
+def measure(files: Sequence[str], config: ConfigDict, before: Any, after: Any) -> dict:
+    """What `compared` says of the clicks with the parameters before and after training.
+
+    Args:
+        files: all shards; see `records.shard_files`.
+        config: of the run; `config.train.made_up` is the number of objects, at least 1.
+        before: parameters, nested dict.
+        after: the same.
+
+    Returns:
+        That, and "kept_out": whether training did not learn from the photos.
+
+    Raises:
+        InputError: a shard or record that cannot be read.
+    """
+    samples, ious = targets(files, config, config.train.made_up), []
+    for when, params in (("before", before), ("after", after)):
+        bar = tqdm(samples, f"made-up targets, {when}", unit=" objects", bar_format=PROGRESS)
+        ious.append(clicks(params, config, bar))
+    return {**compared(*ious), "kept_out": keeps_out(Source(files))}
+
+
+def targets(files: Sequence[str], config: ConfigDict, count: int) -> list[Sample]:
     """Objects on composites of the photos that are held out, one a composite, always the same."""
     part = held_out(Source(files))
     compose = Compose(part, config.data.crop, (1.0, 0.0, 0.0))
@@ -32,17 +75,23 @@ def targets(files: Sequence[str], config: ConfigDict, count: int = OBJECTS) -> l
     return found
 
 
-def clicks(params: Mapping, config: ConfigDict, samples: Sequence[Sample]) -> list[list[float]]:
+def clicks(params: Any, config: ConfigDict, samples: Iterable[Sample]) -> list[list[float]]:
     """The IoU after each click on each object."""
-    predictor = CorrectedPredictor(params, config.model.evidence, config.model.dtype)
+    placed = jax.device_put(jax.device_get(params), jax.local_devices()[0])
+    predictor = CorrectedPredictor(placed, config.model.evidence, config.model.dtype)
     return [[r.iou for r in clicker.rounds(predictor, sample, GOAL, MOST)] for sample in samples]
 
 
 def compared(before: Sequence[Sequence[float]], after: Sequence[Sequence[float]]) -> dict:
     """Clicks to an IoU of 85 and 90 % and IoU after the first, before and after, in pairs.
 
+    Args:
+        before: the IoU after each click on each object.
+        after: the same, of the same objects.
+
     Returns:
-        {"noc85", "noc90", "iou1": {"before", "after", "difference", "interval": [low, high]}, "n"}.
+        {"noc85", "noc90", "iou1": {"before", "after", "difference", "interval": [low, high]}, "n"};
+        the interval is that of the mean difference, at a level of 95 %.
     """
     found: dict = {"n": len(before)}
     for name in ("noc85", "noc90", "iou1"):
@@ -63,13 +112,18 @@ def _values(name: str, ious: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def sentence(found: Mapping) -> str:
-    """What `compared` found, in a line."""
-    c = found["noc85"]
+    """What `measure` found, in a line."""
+    c, first = found["noc85"], found["iou1"]
     low, high = c["interval"]
     better = "better" if high < 0 else "worse" if low > 0 else "not certainly better or worse"
+    photos = (
+        "photos kept out of training"
+        if found["kept_out"]
+        else "the photos it learnt from, too few to keep some out of training"
+    )
     return (
-        f"{found['n']} made-up targets on photos kept out of training: {c['before']:.2f} clicks to "
-        f"85 % IoU before, {c['after']:.2f} after ({c['difference']:+.2f}, 95 % interval "
-        f"{low:+.2f} to {high:+.2f}): {better}; first-click IoU {100 * found['iou1']['before']:.1f} "
-        f"% before, {100 * found['iou1']['after']:.1f} % after."
+        f"{found['n']} made-up targets on {photos}: {c['before']:.2f} clicks to 85 % IoU before, "
+        f"{c['after']:.2f} after ({c['difference']:+.2f}, 95 % interval {low:+.2f} to "
+        f"{high:+.2f}): {better}; first-click IoU {100 * first['before']:.1f} % before, "
+        f"{100 * first['after']:.1f} % after."
     )

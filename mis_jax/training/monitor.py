@@ -20,7 +20,7 @@ from mis_jax.files import write_file
 from mis_jax.models import simpleclick
 from mis_jax.predictors import CorrectedPredictor, Predictor, make_program
 
-# tqdm's own, but always images/s, never s/image, and the time left.
+# tqdm's own, but always images (clicks, objects) a second, never s/image, and the time left.
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
 # Most dense bf16 operations a second of one chip, as their makers state them.
 PEAKS = {
@@ -48,9 +48,9 @@ class Monitor:
         self._noc_log: MetricLog | None = None
         self._first = first
         self._board = _board(run) if self._lead and config.train.tensorboard else None
-        batch = config.optim.batch_size
+        self._each, unit = work(config)
         self._bar = tqdm(
-            total=config.optim.steps * batch, initial=first * batch, unit=" images",
+            total=config.optim.steps * self._each, initial=first * self._each, unit=unit,
             smoothing=0.02, disable=not self._lead, mininterval=1.0, bar_format=PROGRESS,
         )  # fmt: skip
         self._trace_ends = 0
@@ -80,7 +80,7 @@ class Monitor:
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """Reports the metrics of a step."""
         self._write(self._log, step, values)
-        self._bar.update(self._config.optim.batch_size)
+        self._bar.update(self._each)
         if step % self._config.train.log_every == 0:
             loss, iou = f"{values['loss']:.4f}", f"{values['iou']:.3f}"
             self._bar.set_postfix(step=step, loss=loss, iou=iou, **self._hardware(step))
@@ -122,6 +122,14 @@ class Monitor:
             found["MFU"] = f"{100 * done / (now - then) / (peak * jax.device_count()):.1f}%"
         memory = (device.memory_stats() or {}).get("peak_bytes_in_use")
         return found | ({"memory": f"{memory / 2**30:.1f}GiB"} if memory else {})
+
+
+def work(config: ConfigDict) -> tuple[int, str]:
+    """How many a step the progress line counts, and of what; all objects get all their clicks."""
+    batch = config.optim.batch_size
+    if config.model.evidence:
+        return batch * config.clicks.max_next, " clicks"
+    return batch, " images"
 
 
 def train_flops(config: ConfigDict) -> float:

@@ -23,15 +23,15 @@ from mis_jax.datasets import Reading
 from mis_jax.errors import InputError, Stopped
 from mis_jax.models import licences, loading
 from mis_jax.records import propose
-from mis_jax.training import checkpoint, evidence_step, monitor, sharding, signals
+from mis_jax.training import checkpoint, evidence_step, made_up, monitor, sharding, signals
 from mis_jax.training.composite_stream import composite_stream
 from mis_jax.training.input import Source, train_stream
 from mis_jax.training.train_step import EXPLODED, State, make_look, make_step
 
 FREE = (  # fields that may change when a run is resumed
     "train.log_every", "train.checkpoint_every", "train.keep", "train.picture_every",
-    "train.noc_every", "train.noc_objects", "train.tensorboard", "data.threads", "data.prefetch",
-    "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
+    "train.noc_every", "train.noc_objects", "train.tensorboard", "train.made_up", "data.threads",
+    "data.prefetch", "optim.steps", "mesh.fsdp", "features.", "propose.", "eval.",
 )  # fmt: skip
 
 
@@ -103,6 +103,8 @@ def train(
 ) -> State:
     """Trains to `config.optim.steps`, from the last checkpoint of `run` if there is one.
 
+    An evidence network is then compared with what it began from, on made-up targets.
+
     Args:
         files: shards of records.
         run: the run's folder.
@@ -142,7 +144,10 @@ def train(
             run, config.train.checkpoint_every, config.train.keep
         ) as saver:
             state = _restore(saver, run, shapes, places, stream) or init()
-            return _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
+            state = _loop(state, step_fn, stream, saver, run, config, mesh, clicked)
+    if config.model.evidence and config.train.made_up:
+        _compare(files, run, config, init, state)
+    return state
 
 
 def make_stream(
@@ -218,6 +223,24 @@ def _loop(
                 saver.wait()
                 raise Stopped(f"stopped and saved at step {step} of {run}")
     return state
+
+
+def _compare(files: list[str], run: pathlib.Path, config: ConfigDict, init, state: State) -> None:
+    """Clicks on made-up targets with the parameters of the start and the end, unless it is done.
+
+    The checkpoint is on the disk, so whatever ends this loses nothing: the same command does it.
+    """
+    step = int(state["step"])
+    if made_up.is_there(run, step, config.train.made_up):
+        return
+    try:
+        before, after = init()["params"], state.get("ema", state["params"])
+        found = made_up.measure(files, config, before, after)
+    except InputError as error:  # such as a config.model.start that is no longer there
+        print(f"{run} is trained, and made-up targets were not clicked on: {error}")
+        return
+    made_up.write(run, step, found)
+    print(made_up.sentence(found))
 
 
 def _report(shown: monitor.Monitor, run: pathlib.Path, state, step, metrics, host: dict) -> None:

@@ -10,6 +10,7 @@ import small_evidence
 from mis_jax.models import correction
 
 H, W, IMAGES, LISTS, POINTS = 32, 48, 2, 3, 4
+CERTAIN = 3  # of the channels of `said`: 1 or -1 where the answer is not to be corrected, else 0
 
 
 @functools.cache
@@ -37,20 +38,32 @@ def inputs(seed=0, h=H, w=W):
     picture = rng.normal(size=(IMAGES, h, w, correction.PICTURE)).astype(np.float32)
     said = rng.uniform(-1, 1, (IMAGES, LISTS, h, w, correction.SAID)).astype(np.float32)
     said[..., -1] = np.sign(said[..., -1])
+    said[..., CERTAIN] = rng.choice([0, 0, 0, 1, -1], said.shape[:-1])
     return picture, said, clicks(rng, IMAGES, LISTS), np.ones((IMAGES, h, w), np.float32)
 
 
 def test_an_untrained_network_says_what_the_evidence_does():
     given = inputs()
     found = network()(small_evidence.untrained(), *given)
-    np.testing.assert_array_equal(found, correction.BELIEF * given[1][..., -1])
+    sure = 1 + (given[1][..., CERTAIN] != 0)
+    np.testing.assert_array_equal(found, sure * correction.BELIEF * given[1][..., -1])
 
 
 def test_a_trained_one_corrects_it():
     given = inputs()
     found = network()(small_evidence.parameters(), *given)
     away = np.abs(found - correction.BELIEF * given[1][..., -1])
-    assert 0.01 < np.median(away) < 100
+    assert 0.01 < np.median(away[given[1][..., CERTAIN] == 0]) < 100
+
+
+def test_what_is_certain_keeps_the_answer_of_the_evidence():
+    """Whatever that is, and more surely than the rest of it."""
+    given = inputs(5)
+    found = np.asarray(network()(small_evidence.parameters(), *given))
+    own, certain = given[1][..., -1], given[1][..., CERTAIN] != 0
+    assert 0.2 < certain.mean() < 0.6
+    np.testing.assert_array_equal(found[certain], 2 * correction.BELIEF * own[certain])
+    assert (np.sign(found[~certain]) != own[~certain]).any()
 
 
 def test_the_whole_is_a_look_and_an_answer():

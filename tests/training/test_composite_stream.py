@@ -82,6 +82,14 @@ def test_a_stream_goes_on_from_its_state(files, done):
     assert_equal(take(again, 5 - done), whole[done:])
 
 
+@pytest.mark.parametrize(("count", "kept"), [(1, []), (79, []), (80, [0, 20, 40, 60])])
+def test_every_twentieth_of_many_records_is_kept_out(count, kept):
+    source = range(count)
+    assert lib.keeps_out(source) == bool(kept)
+    assert list(lib.learning(source)) == [k for k in source if k not in kept]
+    assert list(lib.held_out(source)) == (kept or list(source))
+
+
 def test_labelled_objects_are_refused(folder, files):
     masks.write("scenes", folder, folder / "objects")
     with pytest.raises(InputError, match=r"record \d of .*holds labelled objects, and"):

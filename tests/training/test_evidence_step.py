@@ -17,7 +17,15 @@ from mis_jax.models import loading
 from mis_jax.models.export import export
 from mis_jax.predictors.corrected import CorrectedPredictor
 from mis_jax.predictors.network import Predictor
-from mis_jax.training import composite_stream, evidence_step, initial, monitor, sharding, train
+from mis_jax.training import (
+    composite_stream,
+    evidence_step,
+    initial,
+    made_up,
+    monitor,
+    sharding,
+    train,
+)
 
 METRICS = ["evidence_iou", "first_evidence_iou", "first_iou", "grad_norm", "iou", "loss", "lr"]
 
@@ -38,7 +46,7 @@ def settings(**fields):
     c.features.update(model="embedded", stride=8)
     c.data.update(threads=1, prefetch=1)
     c.optim.update(steps=4, milestones=(), ema=0.5)
-    c.train.update(log_every=1, checkpoint_every=2)
+    c.train.update(log_every=1, checkpoint_every=2, made_up=0)
     c.update_from_flattened_dict(fields)
     config.check(c)
     return c
@@ -241,6 +249,37 @@ def test_a_run_is_trained_and_opened(whole, files, tmp_path):
     assert again.settings == predictor.settings
     with pytest.raises(InputError, match=r"the public code has no evidence network"):
         export(whole, tmp_path / "mine.pth")
+
+
+@pytest.mark.slow
+def test_the_end_is_compared_with_the_start(files, tmp_path, run_config, capsys, monkeypatch):
+    """Also where it is all that is left to do; not twice, and not without the start."""
+    run, start = tmp_path / "run", small_evidence.write_file(tmp_path / "start.safetensors")
+    c = settings(**{"optim.batch_size": 32, "train.made_up": 2, "model.start": str(start)})
+    given, measure = [], made_up.measure
+
+    def spy(files, config, before, after):
+        given.append(jax.device_get((before, after)))
+        return measure(files, config, before, after)
+
+    monkeypatch.setattr(made_up, "measure", spy)
+    train.train(files, run, c)
+    text = (run / "made_up.json").read_text()
+    found = json.loads(text)
+    assert (found["step"], found["n"], found["kept_out"]) == (4, 2, False)
+    assert made_up.sentence(found) in capsys.readouterr().out
+    jax.tree.map(np.testing.assert_array_equal, given[0][0], small_evidence.parameters())
+    jax.tree.map(np.testing.assert_array_equal, given[0][1], loading.load(run)[1])  # the mean
+    train.train(files, run, c)
+    assert len(given) == 1
+    (run / "made_up.json").unlink()
+    train.train(files, run, c)
+    assert (run / "made_up.json").read_text() == text
+    (run / "made_up.json").unlink()
+    start.unlink()
+    train.train(files, run, c)
+    assert "made-up targets were not clicked on: " in capsys.readouterr().out
+    assert not (run / "made_up.json").exists()
 
 
 @pytest.mark.slow

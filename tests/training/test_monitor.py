@@ -45,6 +45,19 @@ def test_a_step_is_three_passes_and_one_and_a_half_of_clicks():
     assert monitor.train_flops(c) == 4.5 * simpleclick.flops("Test", 0, c.data.crop)
 
 
+def test_the_progress_line_counts_images_or_clicks(tmp_path, capsys):
+    for width, wanted in ((0, "| 2/6 ["), (4, "| 10/30 [")):
+        c = tiny_run.get_config()
+        c.model.evidence, c.optim.steps, c.clicks.max_next = width, 3, 5
+        with monitor.Monitor(tmp_path, c, 0) as shown:
+            shown.step(1, {"loss": 1.0, "iou": 0.5})
+        last = capsys.readouterr().err.split("\r")[-1]
+        assert wanted in last
+        assert (" clicks/s" if width else " images/s") in last
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line).keys() == {"step", "seconds", "loss", "iou"}
+
+
 def test_a_picture_shows_clicks_and_maps():
     seen = {
         "image": np.full((2, 20, 30, 3), 100, np.uint8),

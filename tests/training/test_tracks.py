@@ -53,13 +53,13 @@ def test_a_click_is_deep_in_the_deeper_error(seed):
     assert deep[click.positive][click.row, click.col] >= 0.45 * deep[click.positive].max()
 
 
-def test_about_half_of_the_clicks_are_exact():
+def test_seven_of_ten_clicks_are_exact():
     target = np.zeros((40, 40), bool)
     target[5:36, 5:36] = True
     rng = np.random.default_rng(0)
     clicks = [tracks.deepest_error(np.zeros_like(target), target, rng) for _ in range(400)]
     exact = np.mean([(c.row, c.col) == (20, 20) for c in clicks])
-    assert 0.4 < exact < 0.6
+    assert 0.6 < exact < 0.8
     assert all(13 - 1 <= v <= 27 + 1 for c in clicks for v in (c.row, c.col))
     assert all(c.positive for c in clicks)
 

@@ -22,7 +22,7 @@ NEARNESS, LIKENESS = 8, 3  # channels of `_nearness` and `_likeness`
 DEEP = (2, 3, 4, 4)  # in halves of the width: channels of patches of 4, 8, 16 and 32 pixels
 EMBEDDING = 16  # channels of what `_likeness` compares
 MULTIPLE = 2 ** len(DEEP)  # of which h and w have to be multiples
-BELIEF = 2.0  # log-odds of the evidence's own answer; twice that where it is certain
+BELIEF = 2.0  # log-odds of the evidence's own answer
 NEAR, FAR = 3.0, 12.0  # patches over which a click's nearness falls off
 
 Scales = list[jax.Array]
@@ -94,7 +94,7 @@ class Correction(nnx.Module):
         x = nnx.relu(self.clicks(x, there, told)[0])
         change = _scattered(self.correct(x).astype(jnp.float32))[..., 0]
         certain, own = said[..., -2], BELIEF * said[..., -1]
-        return jnp.where(certain != 0, 2 * own, own + change.reshape(b, t, h, w))
+        return jnp.where(certain != 0, own, own + change.reshape(b, t, h, w))
 
 
 class UNet(nnx.Module):

@@ -206,7 +206,8 @@ def _by_hand(rng: np.random.Generator, cells: np.ndarray) -> np.ndarray:
     share = cv2.GaussianBlur(cells, (0, 0), sigma).astype(np.float32) / 255
     coarse = rng.normal(0.0, 0.1, (8, 8)).astype(np.float32)
     level = rng.uniform(0.25, 0.75) + cv2.resize(coarse, cells.shape, interpolation=cv2.INTER_CUBIC)
-    drawn = np.clip((share - level) * (2 * sigma) + 0.5, 0, 1)
+    level = np.clip(level, 0.2, 0.8)  # beyond, and less steep, what is far from the border changes
+    drawn = np.clip((share - level) * max(2 * sigma, 2.5) + 0.5, 0, 1)
     found = cv2.convertScaleAbs(drawn, alpha=255)
     return found if _proper(found) else cells
 

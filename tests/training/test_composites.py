@@ -320,7 +320,6 @@ def test_a_hand_moves_the_border_by_less_than_three_cells():
     assert 0.9 < np.mean(ratios) < 1.1
 
 
-@pytest.mark.xfail(strict=True, reason="a level beyond 0..1, or too soft a border, leaves blots")
 def test_a_hand_leaves_what_is_far_from_the_border():
     disc, far = blob(0), AWAY > 6
     for seed in range(100):

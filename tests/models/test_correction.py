@@ -45,8 +45,7 @@ def inputs(seed=0, h=H, w=W):
 def test_an_untrained_network_says_what_the_evidence_does():
     given = inputs()
     found = network()(small_evidence.untrained(), *given)
-    sure = 1 + (given[1][..., CERTAIN] != 0)
-    np.testing.assert_array_equal(found, sure * correction.BELIEF * given[1][..., -1])
+    np.testing.assert_array_equal(found, correction.BELIEF * given[1][..., -1])
 
 
 def test_a_trained_one_corrects_it():
@@ -57,12 +56,11 @@ def test_a_trained_one_corrects_it():
 
 
 def test_what_is_certain_keeps_the_answer_of_the_evidence():
-    """Whatever that is, and more surely than the rest of it."""
     given = inputs(5)
     found = np.asarray(network()(small_evidence.parameters(), *given))
     own, certain = given[1][..., -1], given[1][..., CERTAIN] != 0
     assert 0.2 < certain.mean() < 0.6
-    np.testing.assert_array_equal(found[certain], 2 * correction.BELIEF * own[certain])
+    np.testing.assert_array_equal(found[certain], correction.BELIEF * own[certain])
     assert (np.sign(found[~certain]) != own[~certain]).any()
 
 

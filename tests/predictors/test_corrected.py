@@ -37,7 +37,7 @@ def trained(seed=0):
 
 
 def test_an_untrained_network_gives_the_masks_of_the_fused_predictor():
-    """But for a pixel here and there on the border: of what is certain it is surer."""
+    """But for a pixel here and there on the border, by rounding."""
     image, mask = scenes.make_scene(np.random.default_rng([105, 2]), (110, 120))
     sample = Sample("scene", image, mask)
     both = [list(clicker.rounds(p, sample, 1.01, 8)) for p in (untrained(), FusedPredictor())]

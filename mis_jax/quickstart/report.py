@@ -25,9 +25,9 @@ POSITIVE, NEGATIVE = (30, 190, 80), (235, 50, 50)
 TINT = np.array((40, 130, 255), np.float32)  # of what a click on a photograph gave
 LABELS = {
     "trees": "Merge trees",
-    "fused": "Trees, colours and edges, no network",
-    "shipped": "The model that comes with mis_jax",
-    "trained": "The same, trained here",
+    "fused": "Trees, colours and edges",
+    "shipped": "Shipped",
+    "trained": "Shipped, trained here",
 }
 SHOWN = ("fused", "trained")  # of these the clicks on examples
 
@@ -82,7 +82,7 @@ def table(results: dict[str, dict], max_clicks: int) -> list[list[str]]:
     """A header and a row for each predictor: clicks to an IoU, IoU after clicks, and time."""
     after = sorted({k for k in (1, 3, 5, 10) if k < max_clicks} | {max_clicks})
     head = ["", "NoC@80", "NoC@85", "NoC@90"]
-    rows = [[*head, *(f"IoU@{k}" for k in after), "ms a click"]]
+    rows = [[*head, *(f"IoU@{k}" for k in after), "ms/click"]]
     for name, result in results.items():
         counts = [result.get(key) for key in ("noc80", "noc85", "noc90")]
         curve = mean_iou(result, max_clicks)
@@ -153,7 +153,7 @@ def _clicks(k: int) -> str:
 
 def _example(example: Example, target: float) -> str:
     image, truth = example.sample.image, example.sample.mask == 1
-    rows = []
+    parts = []
     for name, done in example.rounds.items():
         panels = [page.figure(page.draw_outline(image, truth), "the object")]
         for k in sorted({k for k in CLICKS if k < len(done)} | {len(done)}):
@@ -163,9 +163,9 @@ def _example(example: Example, target: float) -> str:
             alt = f"{LABELS[name]}, after {_clicks(k)}, IoU {last.iou:.2f}"
             panel = draw_clicks(page.draw_mask(image, last.mask), done[:k])
             panels.append(page.figure(panel, text, alt))
-        rows.append(f'<h3 class="{name}">{LABELS[name]}</h3>')
-        rows.append(f'<div class="strip">{"".join(panels)}</div>')
-    return f'<div class="card">{"".join(rows)}</div>'
+        head = f'<h3 class="{name}">{LABELS[name]}</h3>'
+        parts.append(f'<div>{head}<div class="strip">{"".join(panels)}</div></div>')
+    return f'<div class="card pair">{"".join(parts)}</div>'
 
 
 # ---- charts
@@ -205,14 +205,19 @@ def _chart(title: str, x_label: str, lines: dict[str, tuple]) -> str:
 
 def _learning(metrics: list[dict]) -> str:
     """IoU beside that of the evidence alone, and loss, over the steps, as running means."""
-    width = max(len(metrics) // 4, 1)
-    steps = [m["step"] for m in metrics][width - 1 :]
-    smooth = lambda k: np.convolve([m[k] for m in metrics], np.ones(width) / width, "valid")  # noqa: E731
+    steps = [m["step"] for m in metrics]
+    smooth = lambda k: _smoothed([m[k] for m in metrics])  # noqa: E731
     ious = {"fused": (steps, smooth("evidence_iou")), "trained": (steps, smooth("iou"))}
     names = {"fused": "no network", "trained": "with the network"}
     return _chart(f"Overlap (IoU) with the objects {_legend(names)}", "steps", ious) + _chart(
         "Loss", "steps", {"trained": (steps, smooth("loss"))}
     )
+
+
+def _smoothed(values: Sequence[float]) -> np.ndarray:
+    """A running mean over a quarter of the values around each, as far as there are."""
+    window = np.ones(2 * (len(values) // 8) + 1)
+    return np.convolve(values, window, "same") / np.convolve(np.ones(len(values)), window, "same")
 
 
 def _clicks_chart(results: dict[str, dict], max_clicks: int) -> str:
@@ -237,6 +242,7 @@ def _parts(facts: Facts) -> dict[str, str]:
         "scene_count": str(scenes),
         "minutes": _duration(sum(facts.seconds.values())),
         **{name: f"{result['noc85']:.1f}" for name, result in results.items()},
+        "pace": f"{1000 * results['shipped']['spc']:.0f}",
         "clicked": "\n".join(map(_clicked, facts.clicked)),
         "learnt": f"{c.optim.steps * c.clicks.max_next * c.optim.batch_size:,}",
         "objects": str(results["trained"]["n"]),

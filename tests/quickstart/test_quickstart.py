@@ -273,5 +273,12 @@ def test_curve_holds_the_last_iou():
 def test_the_table_has_a_row_for_each():
     entry = {"ious": {"a": [0.5, 0.9]}, "noc80": 2.0, "noc85": 2.0, "n": 1, "spc": 0.0204}
     head, row = report.table({"fused": entry}, 3)
-    assert head == ["", "NoC@80", "NoC@85", "NoC@90", "IoU@1", "IoU@3", "ms a click"]
+    assert head == ["", "NoC@80", "NoC@85", "NoC@90", "IoU@1", "IoU@3", "ms/click"]
     assert row == [report.LABELS["fused"], "2.00", "2.00", "-", "50.0 %", "90.0 %", "20"]
+
+
+def test_smoothed_values_keep_the_mean_of_what_is_around():
+    assert report._smoothed([3.0]) == pytest.approx([3.0])
+    assert report._smoothed([1.0, 2.0, 6.0] + [0.0] * 5) == pytest.approx(
+        [1.5, 3.0, 8 / 3, 2, 0, 0, 0, 0]
+    )

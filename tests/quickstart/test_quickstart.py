@@ -159,7 +159,7 @@ def test_same_command_again_changes_nothing(output, capsys):
 def test_output_of_other_settings_is_refused(output):
     c = miniature()
     c.optim.lr = 2e-3
-    with pytest.raises(InputError, match=r"config\.optim\.lr=0\.0003.*0\.002.*--output"):
+    with pytest.raises(InputError, match=r"config\.optim\.lr=0\.0001.*0\.002.*--output"):
         quickstart.quickstart(output, c)
 
 

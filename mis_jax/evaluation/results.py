@@ -46,7 +46,7 @@ def load_all(paths: Sequence[Path], labels: Sequence[str] = ()) -> list[Run]:
 
 
 def load(path: Path) -> list[Run]:
-    """The run of a folder or results.json, or the two that `mis-jax quickstart` compares.
+    """The run of a folder or results.json, or those that `mis-jax quickstart` compares.
 
     Raises:
         InputError: it is not there, damaged, or not written by `mis-jax evaluate`.
@@ -60,9 +60,9 @@ def load(path: Path) -> list[Run]:
         raise InputError(f"{file} is damaged; evaluate again.") from error
     if not isinstance(document, dict):
         raise _foreign(file)
-    if {"trained", "untrained", "config"} <= document.keys():
+    if {"trained", "config"} <= document.keys():
         settings = _settings(document["config"], file)
-        names = ("trained", "untrained")
+        names = [name for name in document if name not in ("seconds", "config")]
         found = {name: {"scenes": document[name]} for name in names}
     else:
         meta = document.pop("meta", {})

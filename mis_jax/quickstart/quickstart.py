@@ -1,16 +1,19 @@
 """BINARY: the whole flow in minutes, without network or data of your own: `mis-jax quickstart`.
 
-Photographs that ship with scikit-image and made-up scenes without their masks -> merge trees -> a
-tiny network trained from nothing -> clicks on held-out scenes, beside the same network untrained ->
-one page, OUTPUT/report.html. Each step is what the other commands do; the same command goes on
-where it was stopped.
+Photographs that ship with scikit-image, clicked on with the model that comes with mis_jax -> merge
+trees of these and of made-up scenes without their masks -> that model trained on from them ->
+clicks on held-out scenes, with and without a network -> one page, OUTPUT/report.html. Each step is
+what the other commands do; the same command goes on where it was stopped.
 """
 
 import contextlib
+import functools
+import itertools
 import json
+import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,19 +24,21 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mis_jax import features, options, records
-from mis_jax.datasets import Benchmark, Reading, benchmarks, scenes
+from mis_jax.datasets import Benchmark, Reading, benchmarks, read_image, scenes
 from mis_jax.errors import InputError
 from mis_jax.evaluation import clicker, clicking, evaluate
 from mis_jax.files import write_file
 from mis_jax.models import loading
-from mis_jax.predictors import Predictor, make_network
+from mis_jax.predictors import CorrectedPredictor, FusedPredictor, TreePredictor, shipped
 from mis_jax.quickstart import report
 from mis_jax.records import propose
-from mis_jax.training import checkpoint, sharding, train, train_step
+from mis_jax.training import checkpoint, train
 
 # Of the made-up scenes: no scene is in both. Seed 2 is taken: settings were chosen on its scenes.
 UNLABELLED_SEED, HELD_OUT_SEED = 1, 3
 DATASET = "scenes"
+
+Maker = Callable[[], TreePredictor | FusedPredictor]
 
 
 def define_flags() -> None:
@@ -66,6 +71,8 @@ def quickstart(output: Path, config: ConfigDict) -> Path:
         _whole(output / "images" / "scenes", lambda folder: draw_scenes(folder, q.unlabelled))
         held_out = output / "held_out"
         _whole(held_out, lambda folder: scenes.write_benchmark(folder, q.held_out, HELD_OUT_SEED))
+    with stage("clicks on photographs"):
+        clicked = click_photos(shipped(), output / "images" / "photos", q.clicks)
     with stage("merge trees"):
         summary = propose.propose(
             output / "images",
@@ -79,24 +86,21 @@ def quickstart(output: Path, config: ConfigDict) -> Path:
         train.train(records.shard_files(output / "records"), output / "run", config)
     with stage("clicks on held-out scenes"):
         benchmark = benchmarks.open_benchmark(DATASET, held_out)
-        predictors: dict[str, clicker.ClickPredictor] = {
-            "trained": Predictor.load(output / "run"),
-            "untrained": untrained(config),
-        }
-        steps = {"trained": config.optim.steps, "untrained": 0}
+        makers = predictors(output / "run")
         results = {
-            name: measure(predictor, name, steps[name], benchmark, output / "eval", config)
-            for name, predictor in predictors.items()
+            name: measure(make, name, benchmark, output / "eval", config)
+            for name, make in makers.items()
         }
     with stage("report"):
         facts = report.Facts(
             run=output / "run",
             config=config,
+            clicked=clicked,
             trees=summary.report,
             photos=_photos(output / "records", q.photos[: q.shown]),
             metrics=_read_metrics(output / "run" / "metrics.jsonl"),
             results=results,
-            examples=_examples(benchmark, predictors, config),
+            examples=_examples(benchmark, makers, config),
             seconds=stage.seconds,
         )
         report.write(output / "report.html", facts)
@@ -163,27 +167,42 @@ def draw_scenes(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"scene_{index:05d}.png"), image[:, :, ::-1])
 
 
-def untrained(config: ConfigDict) -> Predictor:
-    """The network as training found it: the same initial parameters, no step."""
-    _, init, _, _ = train_step.make_step(config, sharding.make_mesh(config.mesh.fsdp))
-    e = config.eval
-    return Predictor(make_network(config, init()["params"], e.size, e.flip), e.size, e.threshold)
+def click_photos(
+    predictor: clicker.ClickPredictor, folder: Path, clicks: Sequence[Sequence]
+) -> list[report.Clicked]:
+    """Makes the clicks of `config.quickstart.clicks` on those of its photographs that are there."""
+    found = []
+    for name, rows in itertools.groupby(clicks, key=lambda row: row[0]):
+        for path in folder.glob(f"{name}.*"):
+            image = read_image(path)
+            predictor.set_image(image)
+            answers = [
+                report.Answer(y, x, bool(on), predictor.click(x=x, y=y, positive=bool(on)))
+                for _, x, y, on in rows
+            ]
+            found.append(report.Clicked(name, image, answers))
+    return found
 
 
-def measure(
-    predictor: clicker.ClickPredictor,
-    name: str,
-    step: int,
-    benchmark: Benchmark,
-    folder: Path,
-    config: ConfigDict,
-) -> dict:
+def predictors(run: Path) -> dict[str, Maker]:
+    """What is compared: without a network, the model that comes with mis_jax, and a run's."""
+    config, params = loading.load(run)
+    model = config.model
+    return {
+        "trees": TreePredictor,
+        "fused": FusedPredictor,
+        "shipped": shipped,
+        "trained": functools.partial(CorrectedPredictor, params, model.evidence, model.dtype),
+    }
+
+
+def measure(make: Maker, name: str, benchmark: Benchmark, folder: Path, config: ConfigDict) -> dict:
     """Clicks on every held-out scene; the entry of results.json, see `metrics.summarize`."""
-    identity = {"run": name, "predictor": "network", "step": step, "config": config.to_dict()}
     subject = clicking.Subject(
-        lambda size, at_once: lambda: contextlib.nullcontext(predictor),
-        config.eval.to_dict(),
-        identity,
+        lambda size, at_once: lambda: contextlib.nullcontext(make()),
+        {key: config.eval[key] for key in ("max_clicks", "target", "random")},
+        {"predictor": name, **make().settings},
+        os.cpu_count() or 1,
     )
     evaluate.run(subject, [benchmark], folder / name)
     return json.loads((folder / name / "results.json").read_text())[DATASET]
@@ -233,14 +252,17 @@ def _read_metrics(path: Path) -> list[dict]:
 
 
 def _examples(
-    benchmark: Benchmark, predictors: dict[str, clicker.ClickPredictor], config: ConfigDict
+    benchmark: Benchmark, makers: dict[str, Maker], config: ConfigDict
 ) -> list[report.Example]:
     """The first held-out scenes, click by click."""
     target, most = config.eval.target, config.eval.max_clicks
     return [
         report.Example(
             sample,
-            {name: list(clicker.rounds(p, sample, target, most)) for name, p in predictors.items()},
+            {
+                name: list(clicker.rounds(makers[name](), sample, target, most))
+                for name in report.SHOWN
+            },
         )
         for _, sample in zip(range(config.quickstart.shown), benchmark, strict=False)
     ]

@@ -68,13 +68,17 @@ def test_old_and_new_results_are_read_alike(tmp_path):
     assert (rows["objects"], rows["s/click"]) == ("10", "-")
 
 
-def test_quickstart_compares_two_runs(tmp_path):
+@pytest.mark.parametrize(
+    "names", [("trained", "untrained"), ("trees", "fused", "shipped", "trained")]
+)
+def test_quickstart_compares_several_runs(tmp_path, names):
     config = {"eval": {"target": 0.9, "max_clicks": 20}}
-    text = json.dumps({"trained": made(1), "untrained": made(2), "seconds": {}, "config": config})
+    entries = {name: made(seed) for seed, name in enumerate(names)}
+    text = json.dumps({**entries, "seconds": {}, "config": config})
     (tmp_path / "results.json").write_text(text)
     runs = results.load(tmp_path)
-    assert [run.label for run in runs] == ["trained", "untrained"]
-    assert runs[0].entries == {"scenes": made(1)}
+    assert [run.label for run in runs] == list(names)
+    assert [run.entries for run in runs] == [{"scenes": entries[name]} for name in names]
 
 
 def test_labels(tmp_path):

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from scipy import ndimage
 from scipy.special import expit
 
-from mis_jax.configs import quickstart
+from mis_jax.configs import tiny_cpu
 from mis_jax.errors import InputError
 from mis_jax.models import porting, simpleclick
 from mis_jax.predictors import network as lib
@@ -322,7 +322,8 @@ def test_a_loaded_network_is_compiled_once_for_sixty_clicks_of_both_kinds(tmp_pa
 
 
 def test_a_batch_gets_the_digits_that_each_object_gets_alone():
-    config = quickstart.get_config()
+    config = tiny_cpu.get_config()
+    config.model.variant, config.data.crop = "Pico", 64
     variant, patch, crop = config.model.variant, config.model.patch, config.data.crop
     build = lambda: simpleclick.build(variant, patch, crop, rngs=nnx.Rngs(0))  # noqa: E731
     params = jax.jit(lambda: nnx.to_pure_dict(nnx.state(build(), nnx.Param)))()

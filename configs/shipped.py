@@ -12,10 +12,10 @@ from mis_jax import config
 def get_config():
     c = config.default()
     c.features.model = "embedded"
-    c.data.update(crop=288, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
-    c.clicks.max_next = 12
+    c.data.update(crop=256, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
+    c.clicks.max_next = 7
     c.model.evidence = 32
-    c.optim.update(batch_size=8, steps=1000, lr=1e-3, warmup=10, ema=0.999, clip=5.0)
-    c.optim.update(milestones=(500, 700, 850, 950), decay=0.4)
+    c.optim.update(batch_size=8, steps=500, lr=1e-3, warmup=5, ema=0.999, clip=5.0)
+    c.optim.update(milestones=(250, 350, 425, 475), decay=0.4)
     c.train.update(log_every=5, checkpoint_every=25)
     return c

@@ -97,6 +97,15 @@ class Correction(nnx.Module):
         return jnp.where(certain != 0, own, own + change.reshape(b, t, h, w))
 
 
+def affinity(embedding: jax.Array, points: jax.Array) -> jax.Array:
+    """Log-odds that each patch and the last clicked one are of one thing, float32 [B, T, h, w].
+
+    As far as the image tells: `embedding` [B, h, w, EMBEDDING] is of `Correction.look`, `points` are
+    as of `Correction.__call__`.
+    """
+    return _alike(embedding, points[:, :, :1] * jnp.array([0.5, 0.5, 1, 0.5]))[:, :, 0]
+
+
 class UNet(nnx.Module):
     """Down to the coarsest scale and back, with what was found on the way down added."""
 
@@ -183,17 +192,22 @@ def _nearness(points: jax.Array, h: int, w: int) -> jax.Array:
     return jnp.stack([*near, *more], -1)
 
 
+def _alike(embedding: jax.Array, points: jax.Array) -> jax.Array:
+    """Products of the embedding [B, h, w, C] with that at places of it: [B, T, N, h, w]."""
+    b, h, w, c = embedding.shape
+    row = jnp.clip(points[..., 0], 0, h - 1).astype(jnp.int32)
+    col = jnp.clip(points[..., 1], 0, w - 1).astype(jnp.int32)
+    clicked = embedding[jnp.arange(b)[:, None, None], row, col]  # [B, T, N, C]
+    return jnp.einsum("bijc,btnc->btnij", embedding, clicked) / jnp.sqrt(c * 1.0)
+
+
 def _likeness(embedding: jax.Array, points: jax.Array) -> jax.Array:
     """How much each patch's embedding is like those of the clicks, float32 [B, T, h, w, LIKENESS].
 
     Of the last click, signed, and the most of either kind, 0 where there is none. `embedding` is
     [B, h, w, EMBEDDING] and `points` are [B, T, N, 4].
     """
-    b, h, w, c = embedding.shape
-    row = jnp.clip(points[..., 0], 0, h - 1).astype(jnp.int32)
-    col = jnp.clip(points[..., 1], 0, w - 1).astype(jnp.int32)
-    clicked = embedding[jnp.arange(b)[:, None, None], row, col]  # [B, T, N, C]
-    like = jnp.einsum("bijc,btnc->btnij", embedding, clicked) / jnp.sqrt(c * 1.0)
+    like = _alike(embedding, points)
     kinds = points[..., 2, None, None]
     most = lambda kind: jnp.max(jnp.where(kinds == kind, like, -jnp.inf), 2)  # noqa: E731
     of = [jnp.where(jnp.isfinite(x), x, 0) for x in (most(1), most(-1))]

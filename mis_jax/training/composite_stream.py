@@ -19,7 +19,7 @@ from mis_jax.training import composites
 from mis_jax.training.input import Item, Source
 
 PIECES = 4  # photos whose pieces a composite may hold, besides its background
-COUNT = 12  # targets of a composite
+COUNT = 6  # targets of a composite
 HELD_OUT = 20
 FEW = 4 * HELD_OUT  # records, below which all are learnt from
 

@@ -1,9 +1,9 @@
 """The train step of the evidence network: rounds of clicks on its own errors, each an update.
 
-A step takes a few images with objects to click on. In each of its rounds every object gets one more
-click; the evidence of all clicks so far is the network's input, and its answer, which the update is
-computed from, is also the mask that the next click answers. So the clicks of use cost no forward
-pass of their own.
+A step takes a few groups of images with objects to click on. In each of its rounds every object gets
+one more click; the evidence of all clicks so far is the network's input, and its answer, which the
+update of its group is computed from, is also the mask that the next click answers. So clicks on the
+network's own errors cost no forward pass of their own.
 """
 
 import itertools
@@ -32,8 +32,10 @@ from mis_jax.training.train_step import (
     run_once,
 )
 
-OBJECTS = 4  # of an image that are clicked on at a time
+OBJECTS = 2  # of an image that are clicked on at a time
+GROUPS = 4  # of images in a step, clicked on in turns: updates one after the other differ in all
 ENTROPY = 0.2  # weight of the cross-entropy beside the IoU
+KINSHIP = 0.3  # weight of what the image alone says
 SMALLEST = 0.01  # of the image; errors count in shares of the union, but at least of this
 
 
@@ -54,7 +56,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             f"of {OBJECTS} objects on each device."
         )
     rounds = config.clicks.max_next
-    tx, schedule = optimizer(config.optim, rounds)
+    tx, schedule = optimizer(config.optim, rounds * GROUPS)
     width, dtype = config.model.evidence, config.model.dtype
     network = correction.graph(width, dtype)
 
@@ -77,10 +79,13 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         """A round; `last`, 1 or 0, says whether the step ends with it."""
 
         def loss_fn(params):
-            logits = nnx.merge(network, params)(picture, said, points)
-            return loss(logits, target), logits
+            model = nnx.merge(network, params)
+            looked = model.look(picture)
+            logits = model.answer(looked, said, points)
+            kin = kinship(correction.affinity(looked[1], points), points[:, :, 0, 2], target)
+            return loss(logits, target) + KINSHIP * kin, (logits, kin)
 
-        (value, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
+        (value, (logits, kin)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state["params"])
         updates, opt_state = tx.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         new = {"step": state["step"] + last, "params": params, "opt_state": opt_state}
@@ -88,7 +93,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
             # At first over fewer updates than asked for, or the start would weigh for long.
             new_share = jnp.maximum(1 - config.optim.ema, 1 / (1 + state["step"]))
             new["ema"] = optax.incremental_update(params, state["ema"], new_share)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        metrics = {"loss": value, "kinship": kin, "grad_norm": optax.tree.norm(grads)}
         sound = jnp.isfinite(metrics["grad_norm"]) & (value < EXPLODED)
         return kept_unless(sound, new, state), metrics, logits > 0
 
@@ -99,13 +104,17 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     def step_fn(state: State, batch: dict) -> tuple[State, dict]:
         step = int(state["step"])
         step = step if step >= 0 else -1 - step  # after a step that went wrong, see `kept_unless`
-        tracks, picture = _set_out(batch, pool, (config.seed, step), OBJECTS)
-        pictures = sharding.to_devices({"picture": picture}, place)
+        parts = [{k: x[n::GROUPS] for k, x in batch.items()} for n in range(GROUPS)]
+        groups = [
+            _set_out(part, pool, (config.seed, step, n), OBJECTS) for n, part in enumerate(parts)
+        ]
+        pictures = [sharding.to_devices({"picture": picture}, place) for _, picture in groups]
         seen, found = [], []
-        for k in range(rounds):
+        for k, n in itertools.product(range(rounds), range(GROUPS)):
+            tracks, last = groups[n][0], (k, n) == (rounds - 1, GROUPS - 1)
             asked = list(pool.map(Track.ask, tracks))
             inputs = sharding.to_devices(_stacked(asked, images), place)
-            state, metrics, masks = program(state, **pictures, **inputs, last=int(k == rounds - 1))
+            state, metrics, masks = program(state, **pictures[n], **inputs, last=int(last))
             found.append(metrics)
             masks = np.asarray(masks).reshape(len(tracks), *masks.shape[2:])  # waits for the device
             seen += [track.see(mask) for track, mask in zip(tracks, masks, strict=True)]
@@ -116,7 +125,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         for name, answers in (("", seen), ("first_", first)):
             mean[f"{name}iou"] = np.mean([answer.iou for answer in answers])
             mean[f"{name}evidence_iou"] = np.mean([answer.without for answer in answers])
-        return state, {**mean, "lr": schedule(step * rounds)}
+        return state, {**mean, "lr": schedule(step * rounds * GROUPS)}
 
     return step_fn, init, shapes, places
 
@@ -172,13 +181,33 @@ def loss(logits: jax.Array, target: jax.Array) -> jax.Array:
     return jnp.mean(1 - both / union + ENTROPY * wrong / jax.lax.stop_gradient(union))
 
 
+def kinship(affinity: jax.Array, kinds: jax.Array, target: jax.Array) -> jax.Array:
+    """Cross-entropy of what the image alone says of the clicked thing, either side for a half.
+
+    It teaches the network's embedding at every patch at once, where the masks' errors are few.
+
+    Args:
+        affinity: float32 [B, T, h/2, w/2], of `correction.affinity`.
+        kinds: float32 [B, T], 1 where the last click is on the object; others do not count.
+        target: uint8 [B, T, h, w], as of `loss`.
+    """
+    share = target.astype(jnp.float32) / 255
+    b, t, h, w = share.shape
+    share = share.reshape(b, t, h // 2, 2, w // 2, 2).mean((3, 5))
+    inside = jnp.sum(share * jax.nn.softplus(-affinity), (2, 3)) / jnp.sum(share, (2, 3))
+    outside = jnp.sum((1 - share) * jax.nn.softplus(affinity), (2, 3)) / jnp.sum(1 - share, (2, 3))
+    counted = kinds > 0
+    each = jnp.where(counted, (inside + outside) / 2, 0)
+    return jnp.sum(each) / jnp.maximum(jnp.sum(counted), 1)
+
+
 def _is_sound(metrics: Mapping[str, jax.Array]) -> bool:
     """Whether the update of a round was taken."""
     return bool(np.isfinite(metrics["grad_norm"]) and metrics["loss"] < EXPLODED)
 
 
 def _set_out(
-    batch: dict, pool: ThreadPoolExecutor, seed: tuple[int, int], objects: int
+    batch: dict, pool: ThreadPoolExecutor, seed: tuple[int, ...], objects: int
 ) -> tuple[list[Track], np.ndarray]:
     """So many tracks for each image of a batch, one image after the other, and its picture.
 

@@ -167,7 +167,7 @@ def make_stream(
         return composite_stream(
             files,
             seed=config.seed,
-            images=batch // evidence_step.OBJECTS,
+            images=evidence_step.GROUPS * batch // evidence_step.OBJECTS,
             size=config.data.crop,
             shares=config.data.targets,
             threads=config.data.threads,

@@ -15,7 +15,7 @@ def get_config():
     c.data.update(crop=256, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
     c.clicks.max_next = 7
     c.model.evidence = 32
-    c.optim.update(batch_size=8, steps=500, lr=1e-3, warmup=5, ema=0.999, clip=5.0)
-    c.optim.update(milestones=(250, 350, 425, 475), decay=0.4)
+    c.optim.update(batch_size=8, steps=400, lr=1e-3, warmup=5, ema=0.999, clip=5.0)
+    c.optim.update(milestones=(200, 280, 340, 380), decay=0.4)
     c.train.update(log_every=5, checkpoint_every=25)
     return c

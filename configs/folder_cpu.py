@@ -14,9 +14,9 @@ def get_config():
     c = config.default()
     c.features.model = "embedded"
     c.data.update(crop=256, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
-    c.clicks.max_next = 12
+    c.clicks.max_next = 7
     c.model.update(evidence=32, start="shipped")
-    c.optim.update(batch_size=8, steps=600, lr=3e-4, warmup=10, ema=0.999, clip=5.0)
-    c.optim.update(milestones=(300, 480, 560), decay=0.4)
+    c.optim.update(batch_size=8, steps=320, lr=3e-4, warmup=5, ema=0.999, clip=5.0)
+    c.optim.update(milestones=(160, 256, 300), decay=0.4)
     c.train.update(log_every=5, checkpoint_every=25)
     return c

@@ -34,10 +34,10 @@ def get_config():
     c.features.model = "embedded"
     c.propose.max_side = 320  # the size of the made-up scenes
     c.data.update(crop=192, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
-    c.clicks.max_next = 8
+    c.clicks.max_next = 7
     c.model.update(evidence=32, start=config.SHIPPED)
-    c.optim.update(batch_size=8, steps=95, lr=1e-4, warmup=3, ema=0.995, clip=5.0)
-    c.optim.update(milestones=(50, 75), decay=0.3)
-    c.train.update(log_every=5, checkpoint_every=25)
+    c.optim.update(batch_size=8, steps=30, lr=1e-4, warmup=2, ema=0.99, clip=5.0)
+    c.optim.update(milestones=(15, 24), decay=0.3)
+    c.train.update(log_every=5, checkpoint_every=10)
     c.eval.target = 0.90
     return c

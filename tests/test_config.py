@@ -91,7 +91,7 @@ def test_senseless_values_are_named(field, value):
         ("model.evidence", 15),
         ("model.init", "dino"),
         ("data.crop", 100),
-        ("optim.batch_size", 6),
+        ("optim.batch_size", 7),
         ("optim.accumulate", 2),
         ("clicks.max_next", 0),
         ("train.made_up", -1),

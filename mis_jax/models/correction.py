@@ -100,8 +100,8 @@ class Correction(nnx.Module):
 def affinity(embedding: jax.Array, points: jax.Array) -> jax.Array:
     """Log-odds that each patch and the last clicked one are of one thing, float32 [B, T, h, w].
 
-    As far as the image tells: `embedding` [B, h, w, EMBEDDING] is of `Correction.look`, `points` are
-    as of `Correction.__call__`.
+    As far as the image tells: `embedding` [B, h, w, EMBEDDING] is of `Correction.look`, `points`
+    are as of `Correction.__call__`.
     """
     return _alike(embedding, points[:, :, :1] * jnp.array([0.5, 0.5, 1, 0.5]))[:, :, 0]
 

@@ -1,9 +1,9 @@
 """The train step of the evidence network: rounds of clicks on its own errors, each an update.
 
-A step takes a few groups of images with objects to click on. In each of its rounds every object gets
-one more click; the evidence of all clicks so far is the network's input, and its answer, which the
-update of its group is computed from, is also the mask that the next click answers. So clicks on the
-network's own errors cost no forward pass of their own.
+A step takes a few groups of images with objects to click on. In each of its rounds every object
+gets one more click; the evidence of all clicks so far is the network's input, and its answer, which
+the update of its group is computed from, is also the mask that the next click answers. So clicks on
+the network's own errors cost no forward pass of their own.
 """
 
 import itertools

@@ -19,6 +19,7 @@ from mis_jax.errors import InputError
 from mis_jax.files import write_file
 from mis_jax.models import simpleclick
 from mis_jax.predictors import CorrectedPredictor, Predictor, make_program
+from mis_jax.training import evidence_step
 
 # tqdm's own, but always images (clicks, objects) a second, never s/image, and the time left.
 PROGRESS = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
@@ -128,7 +129,7 @@ def work(config: ConfigDict) -> tuple[int, str]:
     """How many a step the progress line counts, and of what; all objects get all their clicks."""
     batch = config.optim.batch_size
     if config.model.evidence:
-        return batch * config.clicks.max_next, " clicks"
+        return evidence_step.GROUPS * batch * config.clicks.max_next, " clicks"
     return batch, " images"
 
 

@@ -46,7 +46,7 @@ def test_a_step_is_three_passes_and_one_and_a_half_of_clicks():
 
 
 def test_the_progress_line_counts_images_or_clicks(tmp_path, capsys):
-    for width, wanted in ((0, "| 2/6 ["), (4, "| 10/30 [")):
+    for width, wanted in ((0, "| 2/6 ["), (4, "| 40/120 [")):
         c = tiny_run.get_config()
         c.model.evidence, c.optim.steps, c.clicks.max_next = width, 3, 5
         with monitor.Monitor(tmp_path, c, 0) as shown:

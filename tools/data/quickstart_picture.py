@@ -1,4 +1,4 @@
-"""docs/quickstart.jpg: the photographs at the top of a quickstart's report, as a browser shows them.
+"""docs/quickstart.jpg: the photographs at the top of a quickstart's report, in a browser.
 
     python tools/data/quickstart_picture.py quickstart/report.html docs/quickstart.jpg [BROWSER]
 

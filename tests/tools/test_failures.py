@@ -109,5 +109,5 @@ def test_a_data_set_is_missing(tmp_path, monkeypatch):
 
 def test_a_network_is_refused(tmp_path):
     (run,) = results.load(written(tmp_path, {"a": [0.5]}, "network"))
-    with pytest.raises(InputError, match="network is none of fused, "):
+    with pytest.raises(InputError, match="network is none of shipped, fused, "):
         lib.again(run, {}, "mine", "a")

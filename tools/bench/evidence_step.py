@@ -21,7 +21,7 @@ import numpy as np
 
 from mis_jax import config as configs
 from mis_jax import records
-from mis_jax.training import evidence_step, sharding, tracks, train
+from mis_jax.training import evidence_step, monitor, sharding, tracks, train
 
 COMPOSITES = 40
 
@@ -46,12 +46,11 @@ def measure(files: list[str], name: str, steps: int) -> dict[str, float]:
     config = configs.load(name)
     threads, config.data.threads = config.data.threads, 0
     stream = train.make_stream(files, config)
-    next(stream)
+    images = len(next(stream)["image"])
     began = time.perf_counter()
-    batches = COMPOSITES * evidence_step.OBJECTS // config.optim.batch_size
+    batches = -(-COMPOSITES // images)
     collections.deque(itertools.islice(stream, batches), 0)
-    alone = batches * config.optim.batch_size / evidence_step.OBJECTS
-    alone /= time.perf_counter() - began
+    alone = batches * images / (time.perf_counter() - began)
     config.data.threads = threads
     stream, spent = train.make_stream(files, config), collections.Counter()
     with mock.patch.multiple(
@@ -68,7 +67,7 @@ def measure(files: list[str], name: str, steps: int) -> dict[str, float]:
             state, _ = step(state, next(stream))
         took = time.perf_counter() - began
     stream.close()
-    clicks = steps * config.optim.batch_size * config.clicks.max_next
+    clicks = steps * monitor.work(config)[0]
     single = _evidence_alone(files, config)
     return {
         "clicks a second": clicks / took,
@@ -76,9 +75,7 @@ def measure(files: list[str], name: str, steps: int) -> dict[str, float]:
         "of that the images' evidence": 1e3 * spent["images' evidence"] / clicks,
         "of that the clicks' evidence, if its threads did not wait": single / threads,
         "composites a second, one thread alone": alone,
-        "composites a second that are needed": clicks
-        / took
-        / (evidence_step.OBJECTS * config.clicks.max_next),
+        "composites a second that are needed": steps * images / took,
     }
 
 

@@ -26,6 +26,7 @@ def ship(run: str, file: Path = loading.SHIPPED_FILE) -> None:
         metadata = opened.metadata()
     metadata |= {"licence": LICENCE, "model_card": file.with_suffix(".md").read_text("utf-8")}
     safetensors.numpy.save_file(safetensors.numpy.load_file(file), file, metadata)
+    file.chmod(0o644)  # it is everybody's
     if file.stat().st_size > MOST:
         raise InputError(f"{file} has {file.stat().st_size:,} bytes; at most {MOST:,} are shipped.")
 

@@ -106,7 +106,9 @@ def test_evaluate_takes_no_run_for_granted(run, tmp_path):
         str(tiny_run.write_config(tmp_path)),
         f"--datasets=mine={tmp_path}",
     ]
-    fails(run(*words), "Without a run", "--predictor shipped --datasets NAME=FOLDER --output FOLDER")
+    fails(
+        run(*words), "Without a run", "--predictor shipped --datasets NAME=FOLDER --output FOLDER"
+    )
 
 
 def test_unknown_words_are_named_with_one_alike(run, tmp_path):

@@ -227,9 +227,19 @@ def _draw_cells(
     part = np.zeros_like(clear)
     box, pixels = pieces.bounding_box(grid, ground.image)
     rows, cols = pieces.pixel_box(box, grid.shape, clear.shape)
-    part[rows, cols] = pieces.sharpen(snap(pixels, grid[box]), 0.5)
+    if not pixels.size:
+        return None
+    part[rows, cols] = pieces.sharpen(snap(pixels, _no_finer(grid[box], pixels)), 0.5)
     cells = _cells(part * clear)
     return cells if _proper(cells) else None
+
+
+def _no_finer(grid: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Patches uint8 [h, w] of 0 and 1, or, where they are smaller than pixels, shares of these."""
+    size = [min(sides) for sides in zip(grid.shape, pixels.shape, strict=False)]
+    if size == list(grid.shape):
+        return grid
+    return cv2.resize(grid.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _seen_areas(ground: _Ground, clear: np.ndarray) -> np.ndarray:

@@ -57,6 +57,13 @@ def test_shapes_and_types(photos, size, count):
     assert set(picture.kinds) <= {LAYER, NODE, PAIR}
 
 
+def test_patches_may_be_smaller_than_pixels(photos):
+    """As those of a photo that is shrunk by more than a patch has pixels."""
+    for seed in range(30):
+        picture = compose(np.random.default_rng(seed), photos, 32, (0.0, 0.7, 0.3), 4)
+        assert all(0 < target.mean() < 255 for target in picture.targets)
+
+
 def test_the_generator_is_the_only_source_of_randomness(photos):
     first, again, other = (
         compose(np.random.default_rng(seed), photos, 96, ALL, 4) for seed in (1, 1, 2)

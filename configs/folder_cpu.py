@@ -13,7 +13,7 @@ from mis_jax import config
 def get_config():
     c = config.default()
     c.features.model = "embedded"
-    c.data.update(crop=256, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
+    c.data.update(crop=256, threads=2, prefetch=1)
     c.clicks.max_next = 7
     c.model.update(evidence=32, start="shipped")
     c.optim.update(batch_size=8, steps=320, lr=3e-4, warmup=5, ema=0.999, clip=5.0)

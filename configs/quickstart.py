@@ -33,7 +33,7 @@ def get_config():
     )  # fmt: skip
     c.features.model = "embedded"
     c.propose.max_side = 320  # the size of the made-up scenes
-    c.data.update(crop=192, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
+    c.data.update(crop=192, threads=2, prefetch=1)
     c.clicks.max_next = 7
     c.model.update(evidence=32, start=config.SHIPPED)
     c.optim.update(batch_size=8, steps=30, lr=1e-4, warmup=2, ema=0.99, clip=5.0)

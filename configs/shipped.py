@@ -12,7 +12,7 @@ from mis_jax import config
 def get_config():
     c = config.default()
     c.features.model = "embedded"
-    c.data.update(crop=256, targets=(0.85, 0.1, 0.05), threads=2, prefetch=1)
+    c.data.update(crop=256, threads=2, prefetch=1)
     c.clicks.max_next = 7
     c.model.evidence = 32
     c.optim.update(batch_size=8, steps=400, lr=1e-3, warmup=5, ema=0.999, clip=5.0)

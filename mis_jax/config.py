@@ -237,7 +237,7 @@ def data() -> dict:
         "area_of": "image",
         # Of the evidence network, which learns from cut-and-paste composites: how likely a target
         # is a pasted layer, a node of the background's tree, a pair of neighbouring nodes.
-        "targets": (0.6, 0.25, 0.15),
+        "targets": (0.85, 0.1, 0.05),
         "scale": (0.75, 1.25),  # range of the random resize, factors
         "rotate90": 0.5,  # probability of drawing a quarter turn (0, 90, 180 or 270 degrees)
         "flip": 0.5,  # probability of drawing a flip (up-down, left-right or both)

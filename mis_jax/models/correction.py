@@ -88,7 +88,7 @@ class Correction(nnx.Module):
         there = [jnp.repeat(x, t, 0) for x in _there((b, h, w), inside)]
         told = [jnp.repeat(x, t, 0) for x in told]
         flat = lambda x: x.reshape(b * t, *x.shape[2:])  # noqa: E731
-        points = points * jnp.array([0.5, 0.5, 1, 0.5])  # of cells -> of patches
+        points = _in_patches(points)
         near, like = _nearness(flat(points), h // 2, w // 2), flat(_likeness(embedding, points))
         x = jnp.concatenate([_gathered(flat(said)), near, like, there[0]], -1) * there[0]
         x = nnx.relu(self.clicks(x, there, told)[0])
@@ -103,7 +103,7 @@ def affinity(embedding: jax.Array, points: jax.Array) -> jax.Array:
     As far as the image tells: `embedding` [B, h, w, EMBEDDING] is of `Correction.look`, `points`
     are as of `Correction.__call__`.
     """
-    return _alike(embedding, points[:, :, :1] * jnp.array([0.5, 0.5, 1, 0.5]))[:, :, 0]
+    return _alike(embedding, _in_patches(points[:, :, :1]))[:, :, 0]
 
 
 class UNet(nnx.Module):
@@ -148,6 +148,11 @@ def _there(shape: tuple[int, ...], inside: jax.Array | None) -> Scales:
     """1 in the image, else 0, at each scale: float32 [B, h / 2^k, w / 2^k, 1], k from 1."""
     x = (jnp.ones(shape) if inside is None else inside)[..., None]
     return [x[:, :: 2**k, :: 2**k] for k in range(1, len(DEEP) + 1)]
+
+
+def _in_patches(points: jax.Array) -> jax.Array:
+    """Clicks [..., 4] in cells -> in patches."""
+    return points * jnp.array([0.5, 0.5, 1, 0.5])
 
 
 def _gathered(x: jax.Array) -> jax.Array:

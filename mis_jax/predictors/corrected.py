@@ -2,8 +2,7 @@
 
 Everything about clicks and views is as in fused.py; only what the cut of the evidence says of each
 cell is corrected by the network (models/correction.py), which sees it with the evidence and the
-image (maps.py). An untrained one leaves it as it is, but for a pixel of the border here and there,
-as it is surer of what is certain.
+image (maps.py). An untrained one leaves it as it is, but for roundings.
 """
 
 import functools

@@ -30,6 +30,7 @@ from mis_jax.training.train_step import (
     kept_unless,
     optimizer,
     run_once,
+    state_of,
 )
 
 OBJECTS = 2  # of an image that are clicked on at a time
@@ -64,8 +65,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
         if params is None:
             model = correction.make(width, jax.random.key(config.seed), dtype)
             params = nnx.to_pure_dict(nnx.state(model, nnx.Param))
-        state = {"step": jnp.int32(0), "params": params, "opt_state": tx.init(params)}
-        return {**state, "ema": jax.tree.map(jnp.copy, params)} if config.optim.ema else state
+        return state_of(params, tx, config.optim)
 
     shapes = jax.eval_shape(fresh)
     places = sharding.state_sharding(mesh, shapes)

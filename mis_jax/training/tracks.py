@@ -8,9 +8,9 @@ code that answers in use, and takes the next object when this one is done.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
+from mis_jax.evaluation import clicker
 from mis_jax.predictors import Click, Grid, evidence, fused, maps
 
 CELL = evidence.CELL
@@ -82,13 +82,13 @@ class Track:
         self._steps.append(fused.Step(click, heard.depth / CELL, 0.0, np.zeros(0, np.uint8)))
         channels = evidence.channels(ground, self._answered, self._shown)
         answer = fused.cut(channels, grid)
-        self._without = evaluated(answer, self._object)
+        self._without = clicker.iou(self._object, answer)
         said = maps.said(channels, answer)
         return Asked(said, maps.points(ground, self._answered), self._target)
 
     def see(self, mask: np.ndarray) -> Seen:
         """Takes the network's answer, bool [h, w]."""
-        clicks, iou = len(self._steps), evaluated(mask, self._object)
+        clicks, iou = len(self._steps), clicker.iou(self._object, mask)
         seen = Seen(clicks, iou, self._without)
         self._shown = mask
         self._steps[-1] = self._steps[-1]._replace(mask=np.packbits(mask))
@@ -109,9 +109,3 @@ def deepest_error(shown: np.ndarray, target: np.ndarray, rng: np.random.Generato
     places = np.flatnonzero(away.ravel() >= least)
     row, col = divmod(int(places[rng.integers(len(places))]), shown.shape[1])
     return Click(row, col, positive)
-
-
-def evaluated(mask: np.ndarray, target: np.ndarray) -> float:
-    """IoU of two masks, bool [h, w]."""
-    union = cv2.countNonZero((mask | target).view(np.uint8))
-    return cv2.countNonZero((mask & target).view(np.uint8)) / max(union, 1)

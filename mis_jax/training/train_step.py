@@ -32,9 +32,7 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
     def fresh(params=None) -> State:
         if params is None:
             params = nnx.to_pure_dict(nnx.state(_model(config, nnx.Rngs(seed)), nnx.Param))
-        state = {"step": jnp.int32(0), "params": params, "opt_state": tx.init(params)}
-        # A copy: two leaves of a donated state must not share a buffer.
-        return {**state, "ema": jax.tree.map(jnp.copy, params)} if config.optim.ema else state
+        return state_of(params, tx, config.optim)
 
     shapes = jax.eval_shape(fresh)
     places = sharding.state_sharding(mesh, shapes)
@@ -76,6 +74,13 @@ def make_step(config: ConfigDict, mesh: Mesh) -> tuple[Callable, Callable, State
 
     step_fn = jax.jit(step_fn, donate_argnums=0, out_shardings=(places, None))
     return step_fn, init, shapes, places
+
+
+def state_of(params: dict, tx: optax.GradientTransformation, fields: ConfigDict) -> State:
+    """The state that training with `config.optim` begins in, with these parameters."""
+    state = {"step": jnp.int32(0), "params": params, "opt_state": tx.init(params)}
+    # A copy: two leaves of a donated state must not share a buffer.
+    return {**state, "ema": jax.tree.map(jnp.copy, params)} if fields.ema else state
 
 
 def run_once(fresh: Callable, places: State) -> Callable:
